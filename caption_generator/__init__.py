@@ -1,0 +1,24 @@
+"""Image captioning with a CNN encoder and an LSTM decoder, one module a step.
+
+The data's way through the package, which is also the order of the notebooks:
+
+    workspace   where the images and texts are, and where results go
+    captions    1. read and clean the captions          -> descriptions.txt
+    images         any picture file -> upright RGB
+    encoders       the table of CNNs
+    features    2. images -> feature vectors            -> features.p
+    tokenizer   3. words <-> numbers                    -> tokenizer.p
+    batches     4. captions and features -> batches
+    decoders       the table of LSTM decoders
+    checkpoint     a model and what it belongs to       -> models/*.h5
+    train          teacher forcing                      -> models/*.h5
+    finetune       the same loss, into the encoder      -> models/*.h5
+    decoding    5. greedy and beam search
+    evaluate       BLEU, METEOR, ROUGE-L, CIDEr
+    captioner   6. photo in, caption out
+    plots          every picture that the notebooks show
+
+Importing the package itself costs nothing: TensorFlow is loaded by the first module that needs it.
+"""
+
+__version__ = "0.1.0"

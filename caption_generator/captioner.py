@@ -1,0 +1,111 @@
+"""Step 6: photo in, caption out. Load a model once, then caption as many batches as you like.
+
+from caption_generator.captioner import Captioner
+
+captioner = Captioner.load()                            # the model that ships
+for result in captioner.caption_files(["dog.jpg"]):
+    print(result.best.text, result.best.score)
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caption_generator.checkpoint import Checkpoint, find_encoder, load_checkpoint
+from caption_generator.decoding import BeamSearch, Caption
+from caption_generator.encoders import Encoder
+from caption_generator.files import CaptionError
+from caption_generator.images import load_batches
+from caption_generator.tokenizer import Tokenizer
+from caption_generator.workspace import BUNDLED_MODEL
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one picture: captions, the best first, or an error.
+
+    Attributes:
+        path: the picture.
+        captions: empty if it could not be read.
+        error: one sentence, empty if all went well.
+    """
+
+    path: Path
+    captions: tuple[Caption, ...] = ()
+    error: str = ""
+
+    @property
+    def best(self) -> Caption:
+        return self.captions[0]
+
+
+class Captioner:
+    """An encoder and a decoder that belong together, ready to caption."""
+
+    def __init__(self, checkpoint: Checkpoint, encoder: Encoder, beam: int = 3):
+        """
+        Args:
+            checkpoint: from `load_checkpoint`.
+            encoder: the one that it was trained with; see `checkpoint.find_encoder`.
+            beam: how many captions of an image are followed; 1 is greedy.
+        """
+        self.checkpoint, self.encoder = checkpoint, encoder
+        self.search = BeamSearch(checkpoint.decoder, checkpoint.tokenizer, beam)
+
+    @classmethod
+    def load(
+        cls, model: str | Path = BUNDLED_MODEL, beam: int = 3, encoder_weights: str | Path = "imagenet"
+    ) -> "Captioner":
+        """Load a checkpoint and the encoder that belongs to it.
+
+        Args:
+            model: any checkpoint of this project.
+            encoder_weights: a local file, for a checkpoint whose encoder is neither inside it nor downloadable.
+
+        Raises:
+            CaptionError: the checkpoint is missing or damaged, or its encoder cannot be had.
+        """
+        checkpoint = load_checkpoint(model)
+        return cls(checkpoint, find_encoder(checkpoint, encoder_weights), beam)
+
+    def caption_pixels(self, pixels: np.ndarray) -> list[list[Caption]]:
+        """Caption pictures that are in memory.
+
+        Args:
+            pixels: RGB, 0 to 255, uint8 or float, of shape (images, size, size, 3), where size is
+                `self.encoder.row.input_size`.
+
+        Returns:
+            For each picture `beam` captions, the best first.
+        """
+        return self.search(self.encoder.model.predict_on_batch(pixels))
+
+    def caption_files(self, paths: Sequence[str | Path], batch_size: int = 32) -> Iterator[Result]:
+        """Caption picture files of any kind, in batches, in their order; a broken one costs only its own caption."""
+        for batch in load_batches(paths, self.encoder.row.input_size, batch_size):
+            captions = iter(self.caption_pixels(batch.pixels)) if batch.pixels.size else iter(())
+            for path, error in batch.outcomes:
+                yield Result(path, error=error) if error else Result(path, tuple(next(captions)))
+
+
+def vocabulary_note(checkpoint: Checkpoint, model: str | Path) -> str:
+    """One sentence if the `tokenizer.p` of the model's workspace is of another model, else an empty string.
+
+    A checkpoint carries its own vocabulary, which is the one that is used.
+    """
+    beside = Path(model).resolve().parent.parent / "tokenizer.p"
+    if not beside.is_file():
+        return ""
+    try:
+        found = Tokenizer.load(beside)
+    except CaptionError as error:
+        return f"the vocabulary inside {model} was used, since {error}"
+    own = checkpoint.tokenizer
+    if found.fingerprint == own.fingerprint:
+        return ""
+    return (
+        f"the vocabulary inside {model} ({len(own)} words) was used; "
+        f"tokenizer.p belongs to another model ({len(found)} words)."
+    )

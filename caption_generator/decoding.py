@@ -1,0 +1,115 @@
+"""Step 5a: from an image's features to words, by greedy or beam search.
+
+The LSTM's state carries all it has read so far, so each step feeds one word and hands the state on: a caption of n
+words costs n steps of the LSTM. Reading the padded prefix anew for every word, as is often seen, costs n times the
+longest caption.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from caption_generator.decoders import Decoder
+from caption_generator.tokenizer import END, PAD, START, UNKNOWN, Tokenizer
+
+MINUS_INFINITY = np.float32(-1e9)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A generated caption.
+
+    Attributes:
+        text: its words.
+        score: how sure the model is: the geometric mean of the probabilities of its words and of its end, 0 to 1.
+        words: each word, and last "<end>", with its probability given the image and the words before it.
+    """
+
+    text: str
+    score: float
+    words: tuple[tuple[str, float], ...]
+
+
+class BeamSearch:
+    """Searches captions for whole batches of images; with `beam=1`, greedily.
+
+    All beams of all images advance together, in one tensor, and the loop over words is one compiled graph. A finished
+    caption keeps its place in the beam while its log-probability is among the best; the order of the result is by the
+    mean log-probability of a word, since a sum would favour short captions.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, beam: int = 3):
+        """
+        Args:
+            decoder: any of `decoders.DECODERS`.
+            tokenizer: the vocabulary that the decoder was trained with.
+            beam: how many captions of an image are followed.
+        """
+        self.decoder, self.tokenizer, self.beam = decoder, tokenizer, beam
+        self.max_length = tokenizer.max_length + 1  # and <end>
+        barred = np.zeros(len(tokenizer), np.float32)
+        barred[[PAD, START, UNKNOWN]] = MINUS_INFINITY
+        only_padding = np.full(len(tokenizer), MINUS_INFINITY, np.float32)
+        only_padding[PAD] = 0.0
+        self._barred, self._only_padding = barred, only_padding
+        signature = [tf.TensorSpec((None, *decoder.start.inputs[0].shape[1:]), tf.float32)]
+        self._search = tf.function(self._search_graph, input_signature=signature)
+
+    def __call__(self, features: np.ndarray) -> list[list[Caption]]:
+        """The captions of each image, the best first.
+
+        Args:
+            features: float32 of shape (images, feature_size).
+
+        Returns:
+            `beam` captions for each image.
+        """
+        tokens, log_probabilities = (result.numpy() for result in self._search(features))
+        return [
+            sorted(map(self._caption, *image), key=lambda caption: -caption.score)
+            for image in zip(tokens, log_probabilities, strict=True)
+        ]
+
+    def _caption(self, tokens: np.ndarray, log_probabilities: np.ndarray) -> Caption:
+        length = max(1, np.count_nonzero(tokens != PAD))
+        words = [self.tokenizer.words[token] for token in tokens[:length]]
+        probabilities = np.exp(log_probabilities[:length]).tolist()
+        score = float(np.exp(log_probabilities[:length].mean()))
+        return Caption(self.tokenizer.decode(tokens), score, tuple(zip(words, probabilities, strict=True)))
+
+    def _search_graph(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        beam, vocabulary = self.beam, len(self.tokenizer)
+        images = tf.shape(features)[0]
+        image, *state = [tf.repeat(tensor, beam, axis=0) for tensor in self.decoder.start(features)]
+        # All beams of an image begin alike: only the first counts, or the first step would find each word `beam` times.
+        totals = tf.tile([[0.0] + [MINUS_INFINITY] * (beam - 1)], (images, 1))
+        tokens = tf.zeros((images, beam, 0), tf.int32)
+        log_probabilities = tf.zeros((images, beam, 0))
+        last = tf.fill((images, beam), START)
+        finished = tf.zeros((images, beam), tf.bool)
+
+        for _ in tf.range(self.max_length):
+            tf.autograph.experimental.set_loop_options(
+                shape_invariants=[
+                    (tokens, tf.TensorShape((None, beam, None))),
+                    (log_probabilities, tf.TensorShape((None, beam, None))),
+                ]
+            )
+            probabilities, *state = self.decoder.step([image, *state, tf.reshape(last, (-1,))])
+            step = tf.reshape(tf.math.log(probabilities + 1e-20) + self._barred, (images, beam, vocabulary))
+            step = tf.where(finished[..., None], self._only_padding, step)
+            totals, best = tf.math.top_k(tf.reshape(totals[..., None] + step, (images, beam * vocabulary)), beam)
+            parent, last = best // vocabulary, best % vocabulary
+
+            chosen = tf.gather(tf.reshape(step, (images, -1)), best, batch_dims=1)
+            tokens = tf.concat([tf.gather(tokens, parent, batch_dims=1), last[..., None]], axis=-1)
+            log_probabilities = tf.concat(
+                [tf.gather(log_probabilities, parent, batch_dims=1), chosen[..., None]], axis=-1
+            )
+            finished = tf.gather(finished, parent, batch_dims=1) | (last == END)
+            row = tf.reshape(parent + beam * tf.range(images)[:, None], (-1,))
+            state = [tf.gather(tensor, row) for tensor in state]
+            if tf.reduce_all(finished):
+                break
+        return tokens, log_probabilities

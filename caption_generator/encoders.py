@@ -1,0 +1,183 @@
+"""The table of CNN encoders: raw pixels in, one feature vector an image out.
+
+Each is a network of `keras.applications` without its classifier, averaged over its last grid. Its own
+`preprocess_input` is part of the model that is built here, so that pixels cannot be scaled twice or not at all.
+To add an encoder, add a row.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from caption_generator.files import CaptionError
+
+
+@dataclass(frozen=True)
+class EncoderRow:
+    """One encoder.
+
+    Attributes:
+        name: what the user calls it.
+        builder: the function of `keras.applications` that builds it.
+        preprocessing: the module of `keras.applications` whose `preprocess_input` belongs to it.
+        input_size: height and width of its input, in pixels.
+        feature_size: length of its feature vector.
+        early_layers_end: the layer after which fine-tuning begins, for those that have been fine-tuned.
+        arguments: what the builder is given besides.
+    """
+
+    name: str
+    builder: str
+    preprocessing: str
+    input_size: int
+    feature_size: int
+    early_layers_end: str | None = None
+    arguments: tuple[tuple[str, float], ...] = ()
+
+
+ENCODERS: Mapping[str, EncoderRow] = {
+    row.name: row
+    for row in (
+        EncoderRow("xception", "Xception", "xception", 299, 2048),
+        EncoderRow("inceptionv3", "InceptionV3", "inception_v3", 299, 2048),
+        EncoderRow("vgg16", "VGG16", "vgg16", 224, 512),
+        EncoderRow("resnet50", "ResNet50", "resnet50", 224, 2048),
+        EncoderRow("mobilenetv2", "MobileNetV2", "mobilenet_v2", 224, 1280, "block_5_add"),
+        EncoderRow("mobilenet", "MobileNet", "mobilenet", 224, 768, "conv_pw_5_relu", (("alpha", 0.75),)),
+    )
+}
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """What made a feature vector; two vectors may be mixed only if this is equal.
+
+    Attributes:
+        name: the row of the table.
+        input_size: in pixels.
+        preprocessing: as in the table.
+        feature_size: length of the vector.
+        weights: a fingerprint of the encoder's weights.
+    """
+
+    name: str
+    input_size: int
+    preprocessing: str
+    feature_size: int
+    weights: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (weights {self.weights})"
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A built encoder.
+
+    Attributes:
+        row: its row of the table.
+        model: uint8 or float pixels 0 to 255 of shape (images, input_size, input_size, 3) to float32 features of
+            shape (images, feature_size).
+        backbone: the network of `keras.applications` inside it.
+        preprocessed: what the backbone is given, as a symbolic tensor.
+    """
+
+    row: EncoderRow
+    model: keras.Model
+    backbone: keras.Model
+    preprocessed: keras.KerasTensor
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        row = self.row
+        return EncoderIdentity(row.name, row.input_size, row.preprocessing, row.feature_size, fingerprint(self.model))
+
+
+def encoder_row(name: str) -> EncoderRow:
+    """Look an encoder up.
+
+    Raises:
+        CaptionError: there is none of that name.
+    """
+    if name not in ENCODERS:
+        raise CaptionError(f"there is no encoder {name!r}: choose one of {', '.join(ENCODERS)} or {BUNDLED}.")
+    return ENCODERS[name]
+
+
+def build_encoder(name: str, weights: str | Path | None = "imagenet") -> Encoder:
+    """Build the encoder called `name`.
+
+    Args:
+        name: a row of `ENCODERS`, or "bundled" for the encoder inside the shipped model, which needs no download.
+        weights: "imagenet" (downloaded once by Keras), a local weights file without the classifier, or None for
+            random weights.
+
+    Raises:
+        CaptionError: no such encoder, or its weights can neither be found nor downloaded, or do not fit.
+    """
+    if name == BUNDLED:
+        from caption_generator.checkpoint import (
+            load_bundled_encoder,
+        )  # a checkpoint is made of an encoder: no way round
+
+        return load_bundled_encoder()
+    row = encoder_row(name)
+    backbone = _backbone(row, weights)
+    module = getattr(keras.applications, row.preprocessing)
+    pixels = keras.Input((row.input_size, row.input_size, 3), name="pixels")
+    # In inference mode even while it is fine-tuned: batches are too small to re-estimate batch norm's statistics.
+    preprocessed = module.preprocess_input(pixels)
+    model = keras.Model(pixels, backbone(preprocessed, training=False), name="encoder")
+    return Encoder(row, model, backbone, preprocessed)
+
+
+def _backbone(row: EncoderRow, weights: str | Path | None) -> keras.Model:
+    build = getattr(keras.applications, row.builder)
+    options = dict(row.arguments) | {
+        "include_top": False,
+        "pooling": "avg",
+        "input_shape": (row.input_size, row.input_size, 3),
+    }
+    if weights is None:
+        return build(weights=None, **options)
+    if weights == "imagenet":
+        try:
+            return build(weights="imagenet", **options)
+        except Exception as error:
+            raise CaptionError(_download_advice(row, error)) from error
+    if not Path(weights).is_file():
+        raise CaptionError(f"{weights} does not exist: name a weights file of {row.builder} without its classifier.")
+    try:
+        return build(weights=str(weights), **options)
+    except Exception as error:
+        raise CaptionError(
+            f"{weights} does not hold weights of {row.builder} without its classifier ({str(error).splitlines()[0]})."
+        ) from error
+
+
+def _download_advice(row: EncoderRow, error: Exception) -> str:
+    # Keras names the URL in its message, and the file is its last part.
+    url = next((word for word in str(error).split() if ".h5" in word), "")
+    file = url.rstrip(":").rpartition("/")[2] or f"the weights of {row.builder}"
+    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
+    return (
+        f"the ImageNet weights of {row.name} could not be downloaded: put {file} into {folder}, where Keras looks "
+        f"for it, or choose the encoder {BUNDLED!r}, which works offline."
+    )
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Twelve hexadecimal digits that tell one set of weights from another, whether stored in 32 bits or in 16."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight, dtype=np.float16).tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,133 @@
+"""Step 5b: how good the captions are, by the measures that the field reports.
+
+Candidates and raw references are tokenized as by the Penn Treebank and scored by `pycocoevalcap`, the code of the COCO
+caption challenge. Its tokenizer and METEOR are Java programs; without Java the tokens come from a regular expression
+here, METEOR is left out, and the result says so.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, PTBTokenizer
+
+from caption_generator.captions import Descriptions
+from caption_generator.decoding import BeamSearch, Caption
+from caption_generator.features import Features
+from caption_generator.files import CaptionError
+from caption_generator.progress import progress
+from caption_generator.quiet import native_stderr_silenced
+
+Tokenized = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a set of captions, in per cent, higher is better.
+
+    Attributes:
+        corpus: measure to score: BLEU-1 to BLEU-4 (Papineni et al. 2002), METEOR (Denkowski and Lavie 2014), ROUGE-L
+            (Lin 2004) and CIDEr (Vedantam et al. 2015).
+        by_image: measure to the score of each image, in the order of `images`. Corpus BLEU and CIDEr compare with the
+            whole set, so the mean of these is not the corpus score of BLEU.
+        images: the images' names.
+        tokenizer: "PTB", or "regular expression (no Java)".
+    """
+
+    corpus: dict[str, float]
+    by_image: dict[str, np.ndarray]
+    images: list[str]
+    tokenizer: str
+
+
+@lru_cache(maxsize=1)
+def has_java() -> bool:
+    """Whether METEOR and the Penn Treebank tokenizer can run."""
+    if shutil.which("java") is None:
+        return False
+    # Where Java is not installed, macOS has a `java` that only says so.
+    return subprocess.run(["java", "-version"], capture_output=True, check=False).returncode == 0
+
+
+def caption_images(search: BeamSearch, features: Features, names: Sequence[str], batch_size: int = 64) -> list[Caption]:
+    """The best caption of each image of `names`.
+
+    Raises:
+        CaptionError: an image has no features.
+    """
+    matrix, captions = features.matrix(names), []
+    with progress(total=len(names), unit="image", desc="Captions") as bar:
+        for start in range(0, len(names), batch_size):
+            found = search(matrix[start : start + batch_size])
+            captions += [best for best, *_ in found]
+            bar.update(len(found))
+    return captions
+
+
+def score(candidates: Mapping[str, str], references: Descriptions) -> Scores:
+    """Score one caption an image against its human captions.
+
+    Args:
+        candidates: image name to generated caption.
+        references: image name to raw captions, as their authors wrote them.
+
+    Raises:
+        CaptionError: an image has no references, or there is no image.
+    """
+    images = list(candidates)
+    missing = [name for name in images if not references.get(name)]
+    if missing or not images:
+        raise CaptionError(
+            f"{len(missing)} of {len(images)} captions have no references, {(missing or ['none'])[0]} first: "
+            "score only images that have human captions."
+        )
+    tokenize, label = (_ptb, "PTB") if has_java() else (_plain, "regular expression (no Java)")
+    truth = tokenize({name: list(references[name]) for name in images})
+    found = tokenize({name: [candidates[name]] for name in images})
+
+    corpus: dict[str, float] = {}
+    by_image: dict[str, np.ndarray] = {}
+    for names, scorer, options in _scorers():
+        total, each = scorer.compute_score(truth, found, **options)
+        if len(names) == 1:
+            total, each = [total], [each]
+        for name, value, values in zip(names, total, each, strict=True):
+            corpus[name] = 100 * float(value)
+            by_image[name] = 100 * np.asarray(values, dtype=float)
+    return Scores(corpus, by_image, images, label)
+
+
+def _scorers() -> list[tuple[list[str], object, dict]]:
+    scorers = [
+        ([f"BLEU-{n}" for n in (1, 2, 3, 4)], Bleu(4), {"verbose": 0}),
+        (["ROUGE-L"], Rouge(), {}),
+        (["CIDEr"], Cider(), {}),
+    ]
+    if has_java():
+        scorers.insert(1, (["METEOR"], Meteor(), {}))
+    return scorers
+
+
+def _ptb(captions: Tokenized) -> Tokenized:
+    with native_stderr_silenced():  # it reports its speed
+        return PTBTokenizer().tokenize(
+            {name: [{"caption": text} for text in group] for name, group in captions.items()}
+        )
+
+
+def _plain(captions: Tokenized) -> Tokenized:
+    """As near to the Penn Treebank's tokens as one line gets: clitics apart, its punctuation gone."""
+
+    def tokens(text: str) -> str:
+        found = re.findall(r"n't|'\w+|\w+(?:-\w+)*?(?=n't)|\w+(?:-\w+)*|[^\w\s]", text.lower())
+        return " ".join(token for token in found if token not in PUNCTUATIONS)
+
+    return {name: [tokens(text) for text in group] for name, group in captions.items()}

@@ -1,0 +1,124 @@
+"""Step 2: images in, `features.p` out: one feature vector an image, made once and trained on many times."""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from caption_generator.encoders import Encoder, EncoderIdentity
+from caption_generator.files import CaptionError, load_pickles, save_pickle
+from caption_generator.images import load_batches
+from caption_generator.progress import progress
+
+
+@dataclass
+class Features:
+    """Feature vectors and what made them.
+
+    Attributes:
+        vectors: image name to a float32 vector of shape (feature_size,).
+        encoder: what made them; None for a file that does not say, as the ancestors' did not.
+        errors: one sentence for each image that could not be read.
+    """
+
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    encoder: EncoderIdentity | None = None
+    errors: list[str] = field(default_factory=list)
+
+    def matrix(self, names: Sequence[str]) -> np.ndarray:
+        """The vectors of `names` as one float32 array of shape (names, feature_size).
+
+        Raises:
+            CaptionError: an image has no vector.
+        """
+        missing = [name for name in names if name not in self.vectors]
+        if missing:
+            raise CaptionError(
+                f"features.p lacks {len(missing)} of {len(names)} images, {missing[0]} among them: "
+                "extract them with notebook 2."
+            )
+        return np.stack([self.vectors[name] for name in names])
+
+
+def save_features(features: Features, path: str | Path) -> None:
+    """Write `features.p`: the dictionary that everyone expects, then a second pickle that says what made it."""
+    save_pickle(path, features.vectors, features.encoder.to_dict() if features.encoder else None)
+
+
+def load_features(path: str | Path) -> Features:
+    """Read `features.p`.
+
+    Raises:
+        CaptionError: the file is missing or is not what `save_features` wrote.
+    """
+    vectors, *about = load_pickles(path)
+    encoder = EncoderIdentity(**about[0]) if about and about[0] else None
+    return Features({name: np.asarray(v, np.float32) for name, v in vectors.items()}, encoder)
+
+
+def extract_features(
+    encoder: Encoder, folder: str | Path, names: Sequence[str], path: str | Path, batch_size: int = 32
+) -> Features:
+    """Run every image through the encoder and write `path`; images that `path` already has are not run again.
+
+    Each finished batch is appended to a `.part` file beside `path`, so that an interrupted run goes on where it
+    stopped. Vectors of another encoder are never mixed in.
+
+    Args:
+        encoder: from `build_encoder`.
+        folder: where the images are.
+        names: the images' file names.
+        path: `features.p`.
+
+    Returns:
+        The features of all `names` that could be read, with the broken ones named in `errors`.
+    """
+    path, part = Path(path), Path(f"{path}.part")
+    identity = encoder.identity
+    vectors = _already_done(path, part, identity)
+    todo = [name for name in names if name not in vectors]
+    errors: list[str] = []
+
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with progress(total=len(names), initial=len(names) - len(todo), unit="image", desc="Features") as bar:
+        for batch in load_batches([Path(folder, name) for name in todo], encoder.row.input_size, batch_size):
+            if len(batch.paths):
+                computed = encoder.model.predict_on_batch(batch.pixels)
+                done = dict(zip([p.name for p in batch.paths], computed, strict=True))
+                _append(part, identity, done)
+                vectors |= done
+            errors += batch.errors
+            bar.update(len(batch.paths) + len(batch.errors))
+
+    features = Features({name: vectors[name] for name in names if name in vectors}, identity, errors)
+    if not features.vectors:
+        raise CaptionError(f"none of the {len(names)} images in {folder} could be read: {(errors or ['no image'])[0]}")
+    save_features(features, path)
+    part.unlink(missing_ok=True)
+    return features
+
+
+def _append(part: Path, identity: EncoderIdentity, vectors: dict[str, np.ndarray]) -> None:
+    with open(part, "ab") as file:
+        pickle.dump((identity.to_dict(), vectors), file)
+
+
+def _already_done(path: Path, part: Path, identity: EncoderIdentity) -> dict[str, np.ndarray]:
+    """What earlier runs of the same encoder left in `features.p` and in the `.part` file."""
+    vectors: dict[str, np.ndarray] = {}
+    if path.exists():
+        earlier = load_features(path)
+        if earlier.encoder == identity:
+            vectors |= earlier.vectors
+    if part.exists():
+        try:
+            for made_by, batch in load_pickles(part):
+                if made_by == identity.to_dict():
+                    vectors |= batch
+        except CaptionError:
+            part.unlink()  # the batch that was being written when the run was killed
+            if vectors:
+                _append(part, identity, vectors)
+    return vectors

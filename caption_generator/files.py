@@ -1,0 +1,97 @@
+"""Reading and writing files safely: whole or not at all, and plain data only."""
+
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class CaptionError(Exception):
+    """Something that the user can put right. The message is one sentence: what, where, what to do."""
+
+    def _render_traceback_(self) -> list[str]:
+        # Jupyter asks an exception for this first: in a notebook, too, the reader gets the sentence alone.
+        return [f"{type(self).__name__}: {self}"]
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which becomes `path` only if the block ends well.
+
+    A crash, a full disk or Ctrl-C therefore leaves what was there before. The temporary name keeps the suffix,
+    because Keras chooses the format by it.
+
+    Raises:
+        CaptionError: the folder cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise CaptionError(
+            f"cannot write {path} ({error.strerror}): choose a folder that you may write to with CAPTION_OUTPUTS."
+        ) from error
+    temporary = Path(temporary)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private, a shared result should not be
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _numpy_globals() -> dict[str, Any]:
+    """The few functions by which NumPy arrays and numbers pickle themselves, by name, whatever NumPy's version."""
+    array, number = np.zeros(1), np.float32(0)
+    functions = [array.__reduce__()[0], array.__reduce_ex__(5)[0], number.__reduce__()[0]]
+    return {f.__name__: f for f in functions} | {"ndarray": np.ndarray, "dtype": np.dtype}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds dicts, lists, strings, numbers and NumPy arrays, and refuses everything else."""
+
+    allowed = _numpy_globals()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in self.allowed:
+            return self.allowed[name]
+        raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is not plain data")
+
+
+def save_pickle(path: str | Path, *values: Any) -> None:
+    """Write each of `values` (plain data) to `path`, one pickle after the other."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        for value in values:
+            pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def load_pickles(path: str | Path) -> Iterator[Any]:
+    """Yield the values that `save_pickle` wrote, without ever running code that a pickle names.
+
+    Raises:
+        CaptionError: the file is missing, torn, or holds more than plain data.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            while file.peek(1):
+                yield _PlainUnpickler(file).load()
+    except FileNotFoundError:
+        raise CaptionError(f"{path} does not exist: run the notebook that writes it first.") from None
+    except OSError as error:
+        raise CaptionError(f"cannot read {path}: {error.strerror}.") from error
+    except Exception as error:  # a torn or foreign pickle can raise nearly anything
+        raise CaptionError(f"{path} is not a pickle of plain data ({error}): make it again.") from error

@@ -1,0 +1,236 @@
+"""Every picture that the notebooks and the script show. Each function returns the matplotlib figure that it drew."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from caption_generator.captioner import Result
+from caption_generator.captions import Descriptions
+from caption_generator.decoding import Caption
+from caption_generator.evaluate import Scores
+from caption_generator.files import replacing
+from caption_generator.images import open_rgb
+from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8a8a"
+
+
+def photos(
+    folder: str | Path, captions: Mapping[str, Sequence[str] | str], columns: int = 3, width: int = 38
+) -> Figure:
+    """Photos in a grid, each with its captions below."""
+    rows = -(-len(captions) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 4.6 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, lines) in zip(axes.flat, captions.items(), strict=False):
+        axis.imshow(open_rgb(Path(folder, name)))
+        lines = [lines] if isinstance(lines, str) else lines
+        text = "\n".join(fill(line, width) for line in lines)
+        axis.text(0, -0.03, text, transform=axis.transAxes, va="top", fontsize=9)
+    figure.tight_layout(h_pad=6)
+    return figure
+
+
+def caption_statistics(descriptions: Descriptions, top: int = 20) -> Figure:
+    """How long captions are, and which words are the most frequent."""
+    split = [caption.split() for group in descriptions.values() for caption in group]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), width_ratios=(1, 1.4))
+    lengths = [len(words) for words in split]
+    left.hist(lengths, bins=np.arange(0.5, max(lengths) + 1.5), color=BLUE, rwidth=0.9)
+    left.set(xlabel="words in a caption", ylabel="captions")
+    words, counts = zip(*Counter(word for words in split for word in words).most_common(top), strict=True)
+    right.bar(words, counts, color=ORANGE)
+    right.set(ylabel="occurrences")
+    right.tick_params(axis="x", rotation=60)
+    return _tidy(figure)
+
+
+def neighbours(
+    folder: str | Path, names: Sequence[str], vectors: np.ndarray, queries: Sequence[int], nearest: int = 4
+) -> Figure:
+    """Some images, each with the images whose feature vectors are nearest to its own (cosine)."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    figure, axes = plt.subplots(
+        len(queries), nearest + 1, figsize=(2.4 * (nearest + 1), 2 * len(queries)), squeeze=False
+    )
+    for row, query in zip(axes, queries, strict=True):
+        similarity = unit @ unit[query]
+        for axis, index in zip(row, np.argsort(-similarity), strict=False):
+            axis.imshow(open_rgb(Path(folder, names[index])))
+            axis.set_title("query" if index == query else f"{similarity[index]:.2f}", fontsize=9)
+            axis.axis("off")
+    return _tidy(figure)
+
+
+def vocabulary_coverage(captions: Iterable[str], tokenizers: Mapping[int, Tokenizer]) -> Figure:
+    """For some minimum counts: how many words remain, and how much of the text they cover."""
+    counts = Counter(word for caption in captions for word in caption.split())
+    total = sum(counts.values())
+    sizes = {minimum: len(tokenizer) - len(SPECIAL_TOKENS) for minimum, tokenizer in tokenizers.items()}
+    covered = {m: 100 * sum(counts[word] for word in t.words) / total for m, t in tokenizers.items()}
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    positions = np.arange(len(sizes))
+    axis.bar(positions, sizes.values(), color=BLUE)
+    for position, minimum in zip(positions, sizes, strict=True):
+        axis.text(position, sizes[minimum], f"{covered[minimum]:.1f} %", ha="center", va="bottom")
+    axis.set_xticks(positions, [f"≥ {minimum}" for minimum in sizes])
+    axis.set(
+        xlabel="a word must occur", ylabel="words kept", title="vocabulary, and the share of the text that it covers"
+    )
+    return _tidy(figure)
+
+
+def teacher_forcing_table(inputs: np.ndarray, targets: np.ndarray, tokenizer: Tokenizer, rows: int = 3) -> Figure:
+    """The first captions of a batch: what the decoder reads, and below it what it must answer."""
+    length = inputs.shape[1]
+    figure, axis = plt.subplots(figsize=(1.05 * length, 0.75 * rows))
+    axis.axis("off")
+    for row in range(rows):
+        for line, (tokens, colour) in enumerate(((inputs[row], BLUE), (targets[row], ORANGE))):
+            for place, token in enumerate(tokens):
+                axis.text(
+                    place, -row - 0.36 * line, tokenizer.words[token], color=colour if token else GREY, ha="center"
+                )
+    axis.set(xlim=(-0.6, length - 0.4), ylim=(-rows + 0.3, 0.5))
+    return figure
+
+
+def losses(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Training and dev loss by epoch."""
+    figure, axis = plt.subplots(figsize=(7, 4))
+    epochs = [row["epoch"] for row in history]
+    axis.plot(epochs, [row["loss"] for row in history], "o-", color=BLUE, label="train (with dropout)")
+    axis.plot(epochs, [row["val_loss"] for row in history], "o-", color=ORANGE, label="dev")
+    best = min(history, key=lambda row: row["val_loss"])
+    axis.axvline(best["epoch"], color=GREY, linestyle=":", label=f"best epoch: {best['epoch']}")
+    axis.set(xlabel="epoch", ylabel="loss (nats a word)")
+    axis.legend()
+    return _tidy(figure)
+
+
+def score_distribution(scores: Scores, measures: Sequence[str] = ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr")) -> Figure:
+    """How the scores of the single images are spread around their median."""
+    figure, axes = plt.subplots(1, len(measures), figsize=(3.4 * len(measures), 3))
+    for axis, measure in zip(axes, measures, strict=True):
+        axis.hist(scores.by_image[measure], bins=20, color=BLUE)
+        axis.axvline(np.median(scores.by_image[measure]), color=ORANGE)
+        axis.set(title=measure, xlabel="score of one image")
+    axes[0].set(ylabel="images")
+    return _tidy(figure)
+
+
+def gallery(
+    folder: str | Path, scores: Scores, candidates: Mapping[str, str], references: Descriptions, each: int = 3
+) -> Figure:
+    """The images with the best, the median and the worst captions by CIDEr, each with one human caption."""
+    order = np.argsort(-scores.by_image["CIDEr"], kind="stable")
+    middle = (len(order) - each) // 2
+    groups = {"best": order[:each], "median": order[middle : middle + each], "worst": order[-each:]}
+    figure, axes = plt.subplots(len(groups), each, figsize=(4.2 * each, 4.2 * len(groups)), squeeze=False)
+    for row, (title, indices) in zip(axes, groups.items(), strict=True):
+        for axis, index in zip(row, indices, strict=True):
+            name = scores.images[index]
+            axis.imshow(open_rgb(Path(folder, name)))
+            axis.axis("off")
+            axis.set_title(f"{title}: CIDEr {scores.by_image['CIDEr'][index]:.0f}", fontsize=9, color=GREY)
+            text = fill(candidates[name], 42) + "\n" + fill(f"human: {references[name][0]}", 42)
+            axis.text(0, -0.03, text, transform=axis.transAxes, va="top", fontsize=9)
+    figure.tight_layout(h_pad=4)
+    return figure
+
+
+def word_probabilities(photo: str | Path, caption: Caption) -> Figure:
+    """A photo, and how sure the model was of each word when it wrote it."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.3))
+    left.imshow(open_rgb(photo))
+    left.axis("off")
+    words, probabilities = zip(*caption.words, strict=True)
+    places = np.arange(len(words))
+    right.barh(places, probabilities, color=BLUE)
+    for place, probability in zip(places, probabilities, strict=True):
+        right.text(probability + 0.01, place, f"{probability:.2f}", va="center", fontsize=9)
+    right.set_yticks(places, words)
+    right.invert_yaxis()
+    right.set(xlim=(0, 1.1), xlabel="probability, given the photo and the words above")
+    figure.suptitle(f"{caption.text}  (score {caption.score:.2f})")
+    return _tidy(figure)
+
+
+def show_or_save(results: Sequence[Result], path: str | Path) -> Path | None:
+    """Show captioned photos in a window; without a display, write them to `path` and return it."""
+    figure = photos("", {str(result.path.resolve()): result.best.text for result in results}, min(3, len(results)), 50)
+    if plt.get_backend().lower() != "agg":
+        plt.show()
+        return None
+    with replacing(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight")
+    return Path(path)
+
+
+def model_diagram(model: keras.Model, path: str | Path) -> Figure:
+    """Draw a model's layers as boxes and arrows, from its inputs down, and write the picture to `path`.
+
+    Unlike `keras.utils.plot_model` it needs no Graphviz.
+    """
+    sources = {layer.name: _sources(model, layer) for layer in model.layers}
+    depths: dict[str, int] = {}
+    for layer in model.layers:  # in an order in which sources come first
+        depths[layer.name] = 1 + max((depths[source] for source in sources[layer.name]), default=-1)
+    # An input stands just above what reads it, not at the top.
+    for name in [layer.name for layer in model.layers if not sources[layer.name]]:
+        depths[name] = min(depths[reader] for reader in sources if name in sources[reader]) - 1
+    levels = {depth: [n for n in depths if depths[n] == depth] for depth in sorted(set(depths.values()))}
+    places = {
+        name: (column - (len(names) - 1) / 2, -depth)
+        for depth, names in levels.items()
+        for column, name in enumerate(names)
+    }
+
+    figure, axis = plt.subplots(figsize=(3.4 * max(map(len, levels.values())), 0.95 * len(levels)))
+    for layer in model.layers:
+        _draw_layer(axis, layer, places, sources[layer.name])
+    widest = max(abs(x) for x, _ in places.values()) + 0.55
+    axis.set(xlim=(-widest, widest), ylim=(-max(depths.values()) - 0.5, -min(depths.values()) + 0.5))
+    axis.axis("off")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, bbox_inches="tight", metadata={"Software": None})
+    return figure
+
+
+def _sources(model: keras.Model, layer: keras.Layer) -> list[str]:
+    """The names of the layers that `layer` reads within `model`."""
+    inside = {other.name for other in model.layers}
+    tensors = [t for node in layer._inbound_nodes for t in node.input_tensors]
+    return list(dict.fromkeys(name for t in tensors if (name := t._keras_history.operation.name) in inside))
+
+
+def _draw_layer(
+    axis: Axes, layer: keras.Layer, places: Mapping[str, tuple[float, float]], sources: Iterable[str]
+) -> None:
+    shape = tuple(layer.output.shape)
+    text = f"{layer.name}\n{type(layer).__name__}  {str(shape).replace('None', '·')}"
+    colour = "#eaf1f8" if layer.count_params() else "#f5f5f5"
+    axis.text(
+        *places[layer.name],
+        text,
+        ha="center",
+        va="center",
+        fontsize=8.5,
+        bbox={"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": BLUE},
+    )
+    for source in sources:
+        (x0, y0), (x1, y1) = places[source], places[layer.name]
+        axis.annotate("", (x1, y1 + 0.3), (x0, y0 - 0.3), arrowprops={"arrowstyle": "->", "color": GREY})
+
+
+def _tidy(figure: Figure) -> Figure:
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,85 @@
+"""Step 3: words to numbers and back. `tokenizer.p` is the list of words, as plain data."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caption_generator.files import CaptionError, load_pickles, save_pickle
+
+PAD, START, END, UNKNOWN = range(4)
+SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
+
+
+class Tokenizer:
+    """A vocabulary.
+
+    Attributes:
+        words: every token by its number; the first four are `SPECIAL_TOKENS`, then the most frequent word first.
+        max_length: words of the longest caption that it was fitted on; no caption is generated longer.
+    """
+
+    def __init__(self, words: Sequence[str], max_length: int):
+        self.words = list(words)
+        self.max_length = max_length
+        self._numbers = {word: number for number, word in enumerate(self.words)}
+
+    @classmethod
+    def fit(cls, captions: Iterable[str], min_count: int = 4) -> "Tokenizer":
+        """Learn the words of the training captions. Dev and test captions must not be among them.
+
+        Args:
+            captions: clean ones, words separated by spaces.
+            min_count: rarer words become `<unk>`; nobody learns a word from three examples.
+        """
+        split = [caption.split() for caption in captions]
+        counts = Counter(word for words in split for word in words)
+        frequent = [
+            word for word, count in sorted(counts.items(), key=lambda wc: (-wc[1], wc[0])) if count >= min_count
+        ]
+        if not frequent:
+            raise CaptionError(f"no word occurs {min_count} times in {len(split)} captions: lower min_count.")
+        return cls([*SPECIAL_TOKENS, *frequent], max(map(len, split)))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, caption: str) -> np.ndarray:
+        """A clean caption as int32 tokens of shape (words + 2,), between `<start>` and `<end>`."""
+        return np.array([START, *(self._numbers.get(word, UNKNOWN) for word in caption.split()), END], np.int32)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The words of a row of tokens, up to `<end>`, without the special ones."""
+        words = []
+        for token in tokens:
+            if token == END:
+                break
+            if token >= len(SPECIAL_TOKENS):
+                words.append(self.words[token])
+        return " ".join(words)
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that tell one vocabulary from another."""
+        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict:
+        return {"words": self.words, "max_length": self.max_length}
+
+    def save(self, path: str | Path) -> None:
+        """Write `tokenizer.p`."""
+        save_pickle(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read `tokenizer.p`.
+
+        Raises:
+            CaptionError: the file is missing or holds something else.
+        """
+        loaded = next(load_pickles(path), None)
+        if not isinstance(loaded, dict) or tuple(loaded.get("words", ())[:4]) != SPECIAL_TOKENS:
+            raise CaptionError(f"{path} does not hold this project's vocabulary: make it again with notebook 3.")
+        return cls(**loaded)

@@ -1,0 +1,184 @@
+"""Step 4: teach the decoder with teacher forcing, in a way that a kill costs one epoch and not the run."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+from tqdm.keras import TqdmCallback
+
+from caption_generator.batches import CaptionBatches
+from caption_generator.captions import Descriptions
+from caption_generator.checkpoint import Checkpoint, save_checkpoint
+from caption_generator.decoders import DecoderSpec, build_decoder
+from caption_generator.features import Features
+from caption_generator.files import CaptionError
+from caption_generator.progress import progress_options
+from caption_generator.tokenizer import Tokenizer
+
+History = list[dict[str, float]]
+
+
+def train_decoder(
+    train: Descriptions,
+    dev: Descriptions,
+    features: Features,
+    tokenizer: Tokenizer,
+    folder: str | Path,
+    decoder: str = "merge",
+    epochs: int = 10,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    dataset: str = "",
+) -> History:
+    """Train a decoder on frozen features; interrupted, the same call goes on after the last finished epoch.
+
+    Writes `model_{epoch}.h5`, `model_best.h5` (by dev loss) and `history.csv` into `folder`.
+
+    Args:
+        train: image name to clean captions.
+        dev: likewise.
+        features: of all these images.
+        tokenizer: fitted on `train`.
+        folder: the workspace's `models/`.
+        decoder: a row of `DECODERS`.
+        batch_size: captions in a batch.
+        learning_rate: of Adam.
+        dataset: the dataset's name, noted in the checkpoint.
+
+    Returns:
+        For every epoch its number, mean training loss and mean dev loss, in nats a word.
+
+    Raises:
+        CaptionError: there are no training captions, or an image has no features.
+    """
+    if not train or not dev:
+        raise CaptionError("there are no training or no dev captions: check the split files in Flickr8k_text/.")
+    if features.encoder is None:
+        raise CaptionError("features.p does not say which encoder made it: extract the features again with notebook 2.")
+    keras.utils.set_random_seed(seed)
+    spec = DecoderSpec(decoder, features.encoder.feature_size, len(tokenizer))
+    network = build_decoder(spec)
+    network.model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=word_loss(), jit_compile=False)
+    checkpoint = Checkpoint(
+        network,
+        tokenizer,
+        features.encoder,
+        training={
+            "dataset": dataset,
+            "images": len(train),
+            "captions": sum(map(len, train.values())),
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "seed": seed,
+        },
+    )
+    return fit(
+        network.model,
+        CaptionBatches(train, features.matrix(list(train)), tokenizer, batch_size, seed),
+        CaptionBatches(dev, features.matrix(list(dev)), tokenizer, batch_size, seed=None),
+        checkpoint,
+        Path(folder),
+        epochs,
+    )
+
+
+def word_loss() -> keras.losses.Loss:
+    """Cross-entropy of the next word: over a batch, the mean of its words. Padding has weight 0 and does not count."""
+    return keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+
+
+def fit(model: keras.Model, train: Any, dev: Any, checkpoint: Checkpoint, folder: Path, epochs: int) -> History:
+    """`model.fit` with checkpoints, resumption, a log and a bar.
+
+    Args:
+        model: compiled; the whole of what is trained.
+        train: has an `epoch` to draw its order from, and a `dataset()`.
+        dev: likewise.
+        checkpoint: what to save of the model.
+        folder: where to save it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "history.csv"
+    backup = folder / "resume" / _run_name(checkpoint)
+    resuming = (backup / "training_metadata.json").is_file()
+    best_before = (
+        min((row["val_loss"] for row in read_history(log)), default=float("inf")) if resuming else float("inf")
+    )
+    model.fit(
+        train.dataset(),
+        validation_data=dev.dataset(),
+        epochs=epochs,
+        shuffle=False,  # the batches draw their own order
+        verbose=0,
+        callbacks=[
+            DrawOrder(train),
+            SaveCheckpoints(checkpoint, folder, best_before),
+            keras.callbacks.CSVLogger(log, append=resuming),
+            keras.callbacks.BackupAndRestore(backup),
+            TqdmCallback(verbose=0, tqdm_class=_bar),
+        ],
+    )
+    return read_history(log)
+
+
+def _bar(*arguments: Any, **options: Any) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(*arguments, **options | progress_options())
+
+
+def _run_name(checkpoint: Checkpoint) -> str:
+    """A name that only a run of the same settings, vocabulary and encoder shares: no other may resume its backup."""
+    settings = [
+        asdict(checkpoint.decoder.spec),
+        checkpoint.encoder_identity.to_dict(),
+        checkpoint.tokenizer.fingerprint,
+        dict(checkpoint.training),
+    ]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_history(path: str | Path) -> History:
+    """The losses that `fit` logged, an epoch a row, numbered from 1."""
+    path = Path(path)
+    if not path.is_file():
+        raise CaptionError(f"{path} does not exist: train a model with notebook 4 first.")
+    with open(path, newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    # A run killed between the log and the backup repeats an epoch: its last row counts.
+    latest = {int(row["epoch"]): row | {"epoch": int(row["epoch"]) + 1} for row in rows}
+    return [latest[epoch] for epoch in sorted(latest)]
+
+
+class DrawOrder(keras.callbacks.Callback):
+    """Tell the batches which epoch begins: after a resume, the first is not 0."""
+
+    def __init__(self, batches: Any):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.batches.epoch = epoch
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Write `model_{epoch}.h5` after every epoch, and `model_best.h5` whenever the dev loss is the lowest yet."""
+
+    def __init__(self, checkpoint: Checkpoint, folder: Path, best_before: float):
+        super().__init__()
+        self.checkpoint, self.folder, self.best = checkpoint, folder, best_before
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        losses = {name: float(value) for name, value in (logs or {}).items()}
+        training = dict(self.checkpoint.training) | {"epoch": epoch + 1} | losses
+        checkpoint = replace(self.checkpoint, training=training)
+        save_checkpoint(checkpoint, self.folder / f"model_{epoch + 1}.h5")
+        if losses["val_loss"] < self.best:
+            self.best = losses["val_loss"]
+            save_checkpoint(checkpoint, self.folder / "model_best.h5")

@@ -1,0 +1,107 @@
+"""Caption photos from the command line with a trained model."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from caption_generator.quiet import native_stderr_silenced
+
+EXAMPLES = """\
+examples:
+  python testing_caption_generator.py -i dog.jpg                one caption on one line
+  python testing_caption_generator.py -i holiday/ "*.png"       file<TAB>caption, a line each
+  python testing_caption_generator.py -i dog.jpg --top 3 --json the three best, with scores
+  python testing_caption_generator.py -i dog.jpg --model models/model_best.h5
+  python testing_caption_generator.py -i dog.jpg --show --out captioned.png
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-i", "--image", nargs="+", required=True, metavar="PATH", help="photos, folders or globs")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line: image, caption, score (0 to 1)")
+    parser.add_argument("--beam", type=positive, default=3, metavar="N", help="beam width; 1 is greedy (default: 3)")
+    parser.add_argument("--top", type=positive, default=1, metavar="N", help="captions a photo; widens the beam to N")
+    parser.add_argument("--model", metavar="FILE", help="a checkpoint of notebook 4 (default: the one that ships)")
+    parser.add_argument(
+        "--encoder-weights",
+        default="imagenet",
+        metavar="FILE",
+        help="a weights file for the model's encoder, where Keras cannot download it",
+    )
+    parser.add_argument("--show", action="store_true", help="show photo and caption in a window, or save it as --out")
+    parser.add_argument(
+        "--out",
+        default="captioned.png",
+        metavar="PNG",
+        help="the picture of --show where there is no display (default: captioned.png)",
+    )
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def complain(sentence: str) -> None:
+    print(f"testing_caption_generator.py: {sentence}", file=sys.stderr)
+
+
+def main() -> int:
+    options = parse_arguments()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with native_stderr_silenced():
+        from caption_generator.captioner import Captioner, vocabulary_note
+        from caption_generator.files import CaptionError
+        from caption_generator.images import find_pictures
+        from caption_generator.progress import progress
+        from caption_generator.workspace import BUNDLED_MODEL
+
+    model = options.model or BUNDLED_MODEL
+    paths, errors = find_pictures(options.image)
+    one_photo = len(options.image) == 1 and paths == [Path(options.image[0])]
+    shown = []
+    try:
+        captioner = Captioner.load(model, max(options.beam, options.top), options.encoder_weights)
+        if note := vocabulary_note(captioner.checkpoint, model):
+            complain(note)
+        # A bar only where it does not get between the captions.
+        quiet = one_photo or sys.stdout.isatty() or not sys.stderr.isatty()
+        for result in progress(captioner.caption_files(paths), total=len(paths), unit="image", disable=quiet):
+            if result.error:
+                errors.append(result.error)
+                continue
+            for caption in result.captions[: options.top]:
+                if options.json:
+                    line = {"image": str(result.path), "caption": caption.text, "score": round(caption.score, 4)}
+                    print(json.dumps(line, ensure_ascii=False), flush=True)
+                else:
+                    print(caption.text if one_photo else f"{result.path}\t{caption.text}", flush=True)
+            shown.append(result)
+        if options.show and shown:
+            from caption_generator.plots import show_or_save
+
+            if saved := show_or_save(shown, options.out):
+                complain(f"no display: the picture is in {saved}.")
+    except CaptionError as error:
+        errors.append(str(error))
+    for error in errors:
+        complain(error)
+    return 2 if errors else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
