@@ -17,7 +17,8 @@ test: $(VENV)/tests
 	@PYTHON=$(abspath $(BIN))/python tests/run.sh
 
 notebooks: $(VENV)/tests
-	@PYTHON=$(abspath $(BIN))/python notebooks/save_outputs.sh
+	CAPTION_WORKSPACE=sample $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.coalesce_streams=True notebooks/*.ipynb
 
 clean:
 	rm -rf $(VENV)

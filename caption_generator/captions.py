@@ -18,6 +18,7 @@ SPLIT_FILES = {
     "test": "Flickr_8k.testImages.txt",
 }
 
+NUMBER = re.compile(r"#\d+$")  # of a caption, at the end of its id
 HYPHENS = re.compile(r"[-/\u2010-\u2015]")
 PUNCTUATION = re.compile(r"[^\w\s]|_")
 
@@ -45,10 +46,31 @@ def read_captions(path: str | Path) -> RawCaptions:
     Raises:
         CaptionError: the file is missing, is not UTF-8 text, or holds not one caption.
     """
-    path = Path(path)
+    lines = _read_lines(path)
+    header = next((line for line in lines if line.strip()), "")
+    is_csv = header.strip().replace(" ", "").lower() == "image,caption"
+    rows = _csv_rows(lines) if is_csv else _token_rows(lines)
+
+    raw, seen = RawCaptions(), set()
+    for number, identifier, caption in rows:
+        name = NUMBER.sub("", identifier).strip()
+        caption = caption.strip()
+        if not name or not caption:
+            raw.malformed.append(number)
+        elif name != identifier and identifier in seen:
+            raw.duplicates.append(identifier)
+        else:
+            seen.add(identifier)
+            raw.captions.setdefault(name, []).append(caption)
+    if not raw.captions:
+        raise CaptionError(f"{path} holds no captions: its lines should read name.jpg#0<TAB>caption.")
+    return raw
+
+
+def _read_lines(path: str | Path) -> list[str]:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = file.read().splitlines(keepends=True)
+        # Not splitlines(), which also splits at the likes of U+2028, and they may be part of a caption.
+        return Path(path).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise CaptionError(
             f"{path} does not exist: put Flickr8k's texts there, or fetch them as notebook 1 shows."
@@ -57,25 +79,6 @@ def read_captions(path: str | Path) -> RawCaptions:
         raise CaptionError(f"cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise CaptionError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
-
-    header = next((line for line in lines if line.strip()), "")
-    is_csv = header.strip().replace(" ", "").lower() == "image,caption"
-    rows = _csv_rows(lines) if is_csv else _token_rows(lines)
-
-    raw, seen = RawCaptions(), set()
-    for number, identifier, caption in rows:
-        name = identifier.partition("#")[0].strip()
-        caption = caption.strip()
-        if not name or not caption:
-            raw.malformed.append(number)
-        elif "#" in identifier and identifier in seen:
-            raw.duplicates.append(identifier)
-        else:
-            seen.add(identifier)
-            raw.captions.setdefault(name, []).append(caption)
-    if not raw.captions:
-        raise CaptionError(f"{path} holds no captions: its lines should read name.jpg#0<TAB>caption.")
-    return raw
 
 
 def _token_rows(lines: list[str]) -> Iterable[tuple[int, str, str]]:
@@ -86,12 +89,12 @@ def _token_rows(lines: list[str]) -> Iterable[tuple[int, str, str]]:
 
 
 def _csv_rows(lines: list[str]) -> Iterable[tuple[int, str, str]]:
-    reader = csv.reader(lines, skipinitialspace=True)
-    next(row for row in reader if row)  # the header
-    for row in reader:
-        if row:
-            # A caption with commas that nobody quoted spills into further columns.
-            yield reader.line_num, row[0].strip(), ",".join(row[1:])
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    for number, line in rows[1:]:  # after the header
+        # Line by line: a quote that nobody closed must not swallow the lines after it. A caption with commas that
+        # nobody quoted spills into further columns.
+        identifier, *caption = next(csv.reader([line]))
+        yield number, identifier.strip(), ",".join(caption)
 
 
 def clean_caption(caption: str, min_letters: int = 1) -> str:
@@ -173,7 +176,8 @@ def load_splits(workspace: Workspace, names: Iterable[str], seed: int = 0) -> di
 
 
 def _read_names(path: Path) -> list[str]:
-    return list(dict.fromkeys(path.read_text(encoding="utf-8-sig").split()))
+    names = (line.strip() for line in _read_lines(path))
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def subset(descriptions: Mapping[str, list[str]], names: Iterable[str]) -> Descriptions:

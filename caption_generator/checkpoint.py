@@ -58,9 +58,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
         half: store the weights in 16 bits; Keras reads them back into 32. Halves the file.
     """
     absl.logging.set_verbosity(absl.logging.ERROR)  # Keras calls .h5 legacy each time
+    # Fine-tuning changes the encoder: what counts is what it is now.
+    identity = checkpoint.encoder.identity if checkpoint.encoder else checkpoint.encoder_identity
     about = {
         "decoder": asdict(checkpoint.decoder.spec),
-        "encoder": checkpoint.encoder_identity.to_dict(),
+        "encoder": identity.to_dict(),
         "includes_encoder": checkpoint.encoder is not None,
         "tokenizer": checkpoint.tokenizer.to_dict(),
         "training": dict(checkpoint.training),
@@ -110,7 +112,7 @@ def _read_about(path: str | Path) -> dict:
         raise CaptionError(
             f"{path} does not say which encoder and vocabulary it belongs to: it was not made by this project."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise CaptionError(f"{path} is not a checkpoint in HDF5 ({error}): get or train the model again.") from error
 
 

@@ -50,9 +50,9 @@ class BeamSearch:
         self.max_length = tokenizer.max_length + 1  # and <end>
         barred = np.zeros(len(tokenizer), np.float32)
         barred[[PAD, START, UNKNOWN]] = MINUS_INFINITY
-        only_padding = np.full(len(tokenizer), MINUS_INFINITY, np.float32)
-        only_padding[PAD] = 0.0
-        self._barred, self._only_padding = barred, only_padding
+        only_padding, only_end = np.full((2, len(tokenizer)), MINUS_INFINITY, np.float32)
+        only_padding[PAD] = only_end[END] = 0.0
+        self._barred, self._only_padding, self._only_end = barred, only_padding, only_end
         signature = [tf.TensorSpec((None, *decoder.start.inputs[0].shape[1:]), tf.float32)]
         self._search = tf.function(self._search_graph, input_signature=signature)
 
@@ -89,7 +89,7 @@ class BeamSearch:
         last = tf.fill((images, beam), START)
         finished = tf.zeros((images, beam), tf.bool)
 
-        for _ in tf.range(self.max_length):
+        for place in tf.range(self.max_length):
             tf.autograph.experimental.set_loop_options(
                 shape_invariants=[
                     (tokens, tf.TensorShape((None, beam, None))),
@@ -97,7 +97,8 @@ class BeamSearch:
                 ]
             )
             probabilities, *state = self.decoder.step([image, *state, tf.reshape(last, (-1,))])
-            step = tf.reshape(tf.math.log(probabilities + 1e-20) + self._barred, (images, beam, vocabulary))
+            barred = tf.where(place == self.max_length - 1, self._only_end, self._barred)
+            step = tf.reshape(tf.math.log(probabilities + 1e-20) + barred, (images, beam, vocabulary))
             step = tf.where(finished[..., None], self._only_padding, step)
             totals, best = tf.math.top_k(tf.reshape(totals[..., None] + step, (images, beam * vocabulary)), beam)
             parent, last = best // vocabulary, best % vocabulary

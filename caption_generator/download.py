@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 
 from caption_generator.files import CaptionError
-from caption_generator.workspace import IMAGE_FOLDERS, Workspace
+from caption_generator.workspace import Workspace
 
 RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/"
 IMAGES_ZIP, TEXT_ZIP = "Flickr8k_Dataset.zip", "Flickr8k_text.zip"
@@ -26,13 +26,13 @@ def download_flickr8k(workspace: Workspace, release: str = RELEASE) -> None:
         CaptionError: the download failed, or an archive is damaged.
     """
     _fetch(release + TEXT_ZIP, workspace.inputs / "Flickr8k_text", unpacked="Flickr8k.token.txt")
-    _fetch(release + IMAGES_ZIP, workspace.inputs / IMAGE_FOLDERS[0], unpacked="*.jpg")
+    _fetch(release + IMAGES_ZIP, workspace.images, unpacked="*.jpg")
 
 
 def _fetch(url: str, folder: Path, unpacked: str) -> None:
     """Download and unpack one archive, unless `folder` has what it holds."""
-    unfinished = folder.with_name(f".{folder.name}-unpacking")
-    if any(folder.glob(unpacked)):
+    unfinished = folder.with_name(f".{folder.name}-unpacking")  # while it is there, `folder` may lack files
+    if any(folder.glob(unpacked)) and not unfinished.exists():
         return
     try:
         archive = Path(keras.utils.get_file(origin=url, cache_subdir="flickr8k"))
@@ -40,11 +40,14 @@ def _fetch(url: str, folder: Path, unpacked: str) -> None:
         raise CaptionError(
             f"{url} could not be downloaded ({error}): check the connection and run this again."
         ) from error
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
         with zipfile.ZipFile(archive) as content:
             content.extractall(unfinished)
-    except (zipfile.BadZipFile, OSError) as error:
+    except OSError as error:  # the archive may be sound, and the disk full
+        raise CaptionError(
+            f"{archive} cannot be unpacked into {folder.parent} ({error.strerror}): put that right and run this again."
+        ) from error
+    except Exception as error:  # zipfile, zlib and the decoders of names each have their own
         archive.unlink()
         shutil.rmtree(unfinished, ignore_errors=True)
         raise CaptionError(f"{archive} is damaged ({error}) and was removed: run this again.") from error

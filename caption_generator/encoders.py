@@ -134,8 +134,8 @@ def build_encoder(name: str, weights: str | Path | None = "imagenet") -> Encoder
     backbone = _backbone(row, weights)
     module = getattr(keras.applications, row.preprocessing)
     pixels = keras.Input((row.input_size, row.input_size, 3), name="pixels")
-    # In inference mode even while it is fine-tuned: batches are too small to re-estimate batch norm's statistics.
     preprocessed = module.preprocess_input(pixels)
+    # Batch norm keeps its statistics, unless a caller says training=True: Keras lets the outermost call decide.
     model = keras.Model(pixels, backbone(preprocessed, training=False), name="encoder")
     return Encoder(row, model, backbone, preprocessed)
 
@@ -160,19 +160,28 @@ def _backbone(row: EncoderRow, weights: str | Path | None) -> keras.Model:
         return build(weights=str(weights), **options)
     except Exception as error:
         raise CaptionError(
-            f"{weights} does not hold weights of {row.builder} without its classifier ({str(error).splitlines()[0]})."
+            f"{weights} does not hold weights of {row.builder} without its classifier ({_first_line(error)})."
         ) from error
 
 
 def _download_advice(row: EncoderRow, error: Exception) -> str:
     # Keras names the URL in its message, and the file is its last part.
     url = next((word for word in str(error).split() if ".h5" in word), "")
-    file = url.rstrip(":").rpartition("/")[2] or f"the weights of {row.builder}"
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
+    if not url:
+        return (
+            f"the ImageNet weights of {row.name} in {folder} cannot be used ({_first_line(error)}): remove them, and "
+            "Keras downloads them again."
+        )
+    file = url.rstrip(":").rpartition("/")[2]
     return (
         f"the ImageNet weights of {row.name} could not be downloaded: put {file} into {folder}, where Keras looks "
         f"for it, or choose the encoder {BUNDLED!r}, which works offline."
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def fingerprint(model: keras.Model) -> str:

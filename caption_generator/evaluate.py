@@ -127,7 +127,7 @@ def _plain(captions: Tokenized) -> Tokenized:
     """As near to the Penn Treebank's tokens as one line gets: clitics apart, its punctuation gone."""
 
     def tokens(text: str) -> str:
-        found = re.findall(r"n't|'\w+|\w+(?:-\w+)*?(?=n't)|\w+(?:-\w+)*|[^\w\s]", text.lower())
+        found = re.findall(r"n't|'\w+|\w+(?:-\w+)*?(?=n't)|\w+(?:-\w+)*|[^\w\s\"]", text.lower())
         return " ".join(token for token in found if token not in PUNCTUATIONS)
 
     return {name: [tokens(text) for text in group] for name, group in captions.items()}

@@ -53,9 +53,14 @@ def load_features(path: str | Path) -> Features:
     Raises:
         CaptionError: the file is missing or is not what `save_features` wrote.
     """
-    vectors, *about = load_pickles(path)
-    encoder = EncoderIdentity(**about[0]) if about and about[0] else None
-    return Features({name: np.asarray(v, np.float32) for name, v in vectors.items()}, encoder)
+    vectors, about, *_ = [*load_pickles(path), None, None]
+    try:
+        encoder = EncoderIdentity(**about) if about else None
+        return Features({name: np.asarray(v, np.float32) for name, v in vectors.items()}, encoder)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CaptionError(
+            f"{path} does not hold feature vectors by image name: remove it and extract them with notebook 2."
+        ) from error
 
 
 def extract_features(
@@ -95,7 +100,7 @@ def extract_features(
     features = Features({name: vectors[name] for name in names if name in vectors}, identity, errors)
     if not features.vectors:
         raise CaptionError(f"none of the {len(names)} images in {folder} could be read: {(errors or ['no image'])[0]}")
-    save_features(features, path)
+    save_features(Features(vectors, identity), path)  # with what earlier runs added for other images
     part.unlink(missing_ok=True)
     return features
 

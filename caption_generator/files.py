@@ -60,14 +60,21 @@ def _numpy_globals() -> dict[str, Any]:
     return {f.__name__: f for f in functions} | {"ndarray": np.ndarray, "dtype": np.dtype}
 
 
+def _old_bytes(text: str = "", _: str = "latin1") -> bytes:
+    return text.encode("latin1")
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Builds dicts, lists, strings, numbers and NumPy arrays, and refuses everything else."""
 
     allowed = _numpy_globals()
+    old_bytes = ("_codecs.encode", "__builtin__.bytes")  # the calls by which protocols 0 to 2 spell bytes
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "numpy" and name in self.allowed:
             return self.allowed[name]
+        if f"{module}.{name}" in self.old_bytes:
+            return _old_bytes
         raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is not plain data")
 
 
@@ -94,4 +101,4 @@ def load_pickles(path: str | Path) -> Iterator[Any]:
     except OSError as error:
         raise CaptionError(f"cannot read {path}: {error.strerror}.") from error
     except Exception as error:  # a torn or foreign pickle can raise nearly anything
-        raise CaptionError(f"{path} is not a pickle of plain data ({error}): make it again.") from error
+        raise CaptionError(f"{path} is not a pickle of plain data ({error}): remove it and make it again.") from error

@@ -142,6 +142,7 @@ class FineTuned(keras.Model):
     def __init__(self, late: keras.Model, decoder: keras.Model):
         super().__init__()
         self.late, self.decoder = late, decoder
+        self.built = True  # as both are; without it, a backup is not restored
 
     def call(self, inputs: tuple, training: bool = False) -> tf.Tensor:
         grids, tokens, owners = inputs

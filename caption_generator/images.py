@@ -15,6 +15,8 @@ from caption_generator.files import CaptionError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 DECODING_THREADS = 4
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+# `_open_rgb` refuses what Pillow only warns of. `catch_warnings` cannot do it: it is not made for threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def find_pictures(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
@@ -31,7 +33,7 @@ def find_pictures(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES and p.is_file())
         elif glob.has_magic(argument) and not path.exists():
             inside = sorted(map(Path, glob.glob(argument, recursive=True)))
         else:
@@ -56,13 +58,13 @@ def open_rgb(path: str | Path) -> Image.Image:
 
 def _open_rgb(path: str | Path, draft_size: int | None = None) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if draft_size:
-                    image.draft("RGB", (2 * draft_size, 2 * draft_size))  # JPEG decodes at a half or less, much faster
-                image = ImageOps.exif_transpose(image)
-                return _to_rgb(image)
+        with Image.open(path) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are too many")
+            if draft_size:
+                image.draft("RGB", (2 * draft_size, 2 * draft_size))  # JPEG decodes at a half or less, much faster
+            image = ImageOps.exif_transpose(image)
+            return _to_rgb(image)
     except FileNotFoundError:
         raise CaptionError(f"{path} does not exist: check the name.") from None
     except Exception as error:  # a broken file makes Pillow raise nearly anything

@@ -171,7 +171,7 @@ def show_or_save(results: Sequence[Result], path: str | Path) -> Path | None:
         plt.show()
         return None
     with replacing(path) as temporary:
-        figure.savefig(temporary, bbox_inches="tight")
+        figure.savefig(temporary, format="png", bbox_inches="tight")  # whatever the suffix, or without one
     return Path(path)
 
 

@@ -18,3 +18,12 @@ def native_stderr_silenced() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow without the messages of its start-up and of its search for a GPU. Errors still raise."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with native_stderr_silenced():
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,7 @@ class Tokenizer:
             CaptionError: the file is missing or holds something else.
         """
         loaded = next(load_pickles(path), None)
-        if not isinstance(loaded, dict) or tuple(loaded.get("words", ())[:4]) != SPECIAL_TOKENS:
-            raise CaptionError(f"{path} does not hold this project's vocabulary: make it again with notebook 3.")
-        return cls(**loaded)
+        with suppress(KeyError, TypeError):
+            if tuple(loaded["words"][:4]) == SPECIAL_TOKENS:
+                return cls(**loaded)
+        raise CaptionError(f"{path} does not hold this project's vocabulary: make it again with notebook 3.")

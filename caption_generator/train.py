@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from tqdm.keras import TqdmCallback
 
 from caption_generator.batches import CaptionBatches
@@ -120,7 +121,7 @@ def fit(model: keras.Model, train: Any, dev: Any, checkpoint: Checkpoint, folder
             DrawOrder(train),
             SaveCheckpoints(checkpoint, folder, best_before),
             keras.callbacks.CSVLogger(log, append=resuming),
-            keras.callbacks.BackupAndRestore(backup),
+            keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
             TqdmCallback(verbose=0, tqdm_class=_bar),
         ],
     )
@@ -157,7 +158,10 @@ def read_history(path: str | Path) -> History:
 
 
 class DrawOrder(keras.callbacks.Callback):
-    """Tell the batches which epoch begins: after a resume, the first is not 0."""
+    """Tell the batches and dropout which epoch begins: after a resume, the first is not 0.
+
+    Keras' backup does not hold the state of dropout, so it, too, starts anew from the seed and the epoch.
+    """
 
     def __init__(self, batches: Any):
         super().__init__()
@@ -165,6 +169,10 @@ class DrawOrder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self.batches.epoch = epoch
+        for number, layer in enumerate(self.model._flatten_layers()):
+            if noise := getattr(layer, "seed_generator", None):
+                entropy = np.random.SeedSequence((self.batches.seed or 0, epoch, number))
+                noise.state.assign(entropy.generate_state(2))
 
 
 class SaveCheckpoints(keras.callbacks.Callback):

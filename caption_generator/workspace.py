@@ -96,14 +96,15 @@ class Workspace:
 def find_workspace() -> Workspace:
     """Choose the workspace: `CAPTION_WORKSPACE`, else the repository if it holds Flickr8k's images, else the sample.
 
-    `CAPTION_OUTPUTS` sends the results elsewhere, which lets a dataset be read-only.
+    `CAPTION_OUTPUTS` sends the results elsewhere, which lets a dataset be read-only. Both may be relative to the
+    repository, whichever folder Jupyter or the shell is in.
 
     Raises:
         CaptionError: the folder that `CAPTION_WORKSPACE` names does not exist.
     """
     chosen = os.environ.get("CAPTION_WORKSPACE")
     if chosen:
-        inputs = Path(chosen).expanduser().resolve()
+        inputs = _from_root(chosen)
         if not inputs.is_dir():
             raise CaptionError(
                 f"CAPTION_WORKSPACE={chosen} is not a folder: name one that holds Flickr8k_Dataset/ and Flickr8k_text/."
@@ -113,7 +114,11 @@ def find_workspace() -> Workspace:
         has_images = root.images.is_dir() and bool(root.image_names())
         inputs = ROOT if has_images else SAMPLE
     outputs = os.environ.get("CAPTION_OUTPUTS")
-    return Workspace(inputs, Path(outputs).expanduser().resolve() if outputs else inputs)
+    return Workspace(inputs, _from_root(outputs) if outputs else inputs)
+
+
+def _from_root(path: str) -> Path:
+    return (ROOT / Path(path).expanduser()).resolve()
 
 
 def announce(workspace: Workspace) -> str:

@@ -1,0 +1,107 @@
+"""What several test files need: a drawn dataset, the real one where it is there, and the smallest of networks."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+
+from caption_generator.captions import SPLIT_FILES
+from caption_generator.workspace import Workspace
+
+COLOURS = ("red", "green", "blue", "yellow", "black", "white", "purple", "orange", "pink", "brown", "grey", "cyan")
+NAMES = [f"{number:02}_{colour}.jpg" for number, colour in enumerate(COLOURS)]
+SPLIT_SIZES = {"train": 8, "dev": 2, "test": 2}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAPTION_WORKSPACE", raising=False)
+    monkeypatch.delenv("CAPTION_OUTPUTS", raising=False)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A Flickr8k in small: 12 noisy coloured JPEGs, five raw captions of each, the three split files (8, 2 and 2)."""
+    inputs = tmp_path / "workspace"
+    images, texts = inputs / "Flickr8k_Dataset", inputs / "Flickr8k_text"
+    images.mkdir(parents=True)
+    texts.mkdir()
+    random = np.random.default_rng(0)
+    lines = []
+    for name, colour in zip(NAMES, COLOURS, strict=True):
+        ground = np.asarray(Image.new("RGB", (64, 48), colour), np.int16)
+        noisy = (ground + random.integers(-20, 21, ground.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(images / name)
+        lines += [
+            f"{name}#0\tA {colour} wall .",
+            f"{name}#1\tThe wall is {colour} .",
+            f"{name}#2\tA picture of a {colour} wall",
+            f"{name}#3\tThis wall , again , is {colour} !",
+            f"{name}#4\tSomeone painted the wall {colour} .",
+        ]
+    (texts / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    first = 0
+    for split, size in SPLIT_SIZES.items():
+        (texts / SPLIT_FILES[split]).write_text("".join(f"{name}\n" for name in NAMES[first : first + size]))
+        first += size
+    return Workspace(inputs, inputs)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Real data that lies beside the repository on the developers' machines only."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} with the real dataset and ImageNet weights is not on this machine")
+    return folder
+
+
+@pytest.fixture
+def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for what Keras downloads."""
+    from keras.src.backend import config
+
+    folder = tmp_path / "keras"
+    folder.mkdir()
+    monkeypatch.setenv("KERAS_HOME", str(folder))
+    monkeypatch.setattr(config, "_KERAS_DIR", str(folder))  # Keras reads the variable once, when it is imported
+    return folder
+
+
+@pytest.fixture
+def tiny_encoder():
+    """An encoder of 16 x 16 pixels to 6 features; its weights are random."""
+    import keras
+
+    from caption_generator.encoders import Encoder, EncoderRow
+
+    keras.utils.set_random_seed(0)
+    convolution = keras.layers.Conv2D(6, 3, strides=2, activation="relu", bias_initializer="normal")
+    backbone = keras.Sequential([keras.Input((16, 16, 3)), convolution, keras.layers.GlobalAveragePooling2D()])
+    pixels = keras.Input((16, 16, 3), name="pixels")
+    preprocessed = keras.applications.mobilenet_v2.preprocess_input(pixels)
+    model = keras.Model(pixels, backbone(preprocessed, training=False), name="encoder")
+    return Encoder(EncoderRow("tiny", "Tiny", "mobilenet_v2", 16, 6), model, backbone, preprocessed)
+
+
+@pytest.fixture
+def tokenizer():
+    """20 tokens, four of them special: `w00` to `w15`; captions of at most 6 words."""
+    from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+    return Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
+
+
+@pytest.fixture
+def decoder():
+    """The merge decoder with 6 features, 20 words (those of `tokenizer`) and 8 units; its weights are random."""
+    import keras
+
+    from caption_generator.decoders import DecoderSpec, build_decoder
+
+    keras.utils.set_random_seed(0)
+    return build_decoder(DecoderSpec("merge", feature_size=6, vocabulary_size=20, units=8))

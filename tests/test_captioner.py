@@ -1,0 +1,109 @@
+"""Tests of caption_generator.captioner."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from caption_generator.captioner import Captioner, vocabulary_note
+from caption_generator.checkpoint import Checkpoint, save_checkpoint
+from caption_generator.decoders import DecoderSpec, build_decoder
+from caption_generator.decoding import BeamSearch
+from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+from caption_generator.files import CaptionError
+from caption_generator.images import load_pixels
+from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+WORDS = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A checkpoint with an encoder of 32 pixels inside, both with random weights."""
+    row = EncoderRow("tiny", "MobileNet", "mobilenet", 32, 256, arguments=(("alpha", 0.25),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENCODERS, "tiny", row)
+        keras.utils.set_random_seed(0)
+        encoder = build_encoder("tiny", weights=None)
+        random = np.random.default_rng(0)
+        for layer in encoder.backbone.layers:  # as they are drawn, the signal dies away from layer to layer
+            if isinstance(layer, keras.layers.DepthwiseConv2D):
+                layer.set_weights([random.normal(0, 0.6, layer.kernel.shape)])
+        decoder = build_decoder(DecoderSpec("merge", 256, len(WORDS), units=8))
+        decoder.model.set_weights([random.normal(0, 0.5, w.shape) for w in decoder.model.get_weights()])
+        kernel = decoder.model.get_layer("image_dense").kernel
+        kernel.assign(30 * kernel)  # so that images as alike as these get different captions
+        path = tmp_path_factory.mktemp("workspace") / "models" / "model.h5"
+        save_checkpoint(Checkpoint(decoder, WORDS, encoder.identity, encoder), path)
+        yield path
+
+
+@pytest.fixture(scope="module")
+def captioner(model) -> Captioner:
+    return Captioner.load(model, beam=2)
+
+
+def test_files_are_captioned_in_order_and_broken_ones_keep_their_place(captioner, workspace):
+    good = [workspace.images / name for name in workspace.image_names()[:5]]
+    broken = workspace.images / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    paths = [good[3], broken, good[0], workspace.images / "missing.jpg", *good]
+    results = list(captioner.caption_files(paths, batch_size=2))
+    assert [result.path for result in results] == paths
+    for result in results:
+        if result.path in good:
+            assert len(result.captions) == 2
+            assert result.best is result.captions[0]
+            assert not result.error
+        else:
+            assert result.captions == ()
+            assert result.path.name in result.error
+    captions = {result.path: result.best.text for result in results if result.captions}
+    assert [captions[path] for path in good] == [result.best.text for result in results[-5:]]
+    assert len(set(captions.values())) > 1
+
+
+def test_a_batch_without_a_single_good_file_is_no_trouble(captioner, tmp_path):
+    results = list(captioner.caption_files([tmp_path / "one.jpg", tmp_path / "two.jpg"]))
+    assert all("does not exist" in result.error for result in results)
+    assert list(captioner.caption_files([])) == []
+
+
+def test_pixels_files_and_features_give_the_same_captions(captioner, workspace):
+    paths = [workspace.images / name for name in workspace.image_names()]
+    pixels = np.stack([load_pixels(path, captioner.encoder.row.input_size) for path in paths])
+    from_pixels = captioner.caption_pixels(pixels)
+    from_floats = captioner.caption_pixels(pixels.astype(np.float32))
+    from_files = [result.captions for result in captioner.caption_files(paths)]
+    features = captioner.encoder.model.predict_on_batch(pixels)
+    from_features = BeamSearch(captioner.checkpoint.decoder, captioner.checkpoint.tokenizer, 2)(features)
+    for other in (from_floats, from_files, from_features):
+        assert [[c.text for c in captions] for captions in other] == [[c.text for c in cs] for cs in from_pixels]
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(CaptionError, match=r"none\.h5 does not exist.*--model"):
+        Captioner.load(tmp_path / "none.h5")
+
+
+def test_the_note_is_silent_where_nothing_is_beside_the_model_or_the_same(captioner, model):
+    beside = model.parent.parent / "tokenizer.p"
+    beside.unlink(missing_ok=True)
+    assert vocabulary_note(captioner.checkpoint, model) == ""
+    Tokenizer(WORDS.words, 6).save(beside)
+    assert vocabulary_note(captioner.checkpoint, model) == ""
+
+
+def test_the_note_says_that_tokenizer_p_is_of_another_model(captioner, model):
+    Tokenizer([*SPECIAL_TOKENS, "dog"], 6).save(model.parent.parent / "tokenizer.p")
+    note = vocabulary_note(captioner.checkpoint, str(model))
+    assert f"the vocabulary inside {model} (20 words) was used" in note
+    assert "another model (5 words)" in note
+
+
+def test_the_note_says_that_tokenizer_p_cannot_be_read(captioner, model):
+    (model.parent.parent / "tokenizer.p").write_bytes(b"torn")
+    note = vocabulary_note(captioner.checkpoint, model)
+    assert f"the vocabulary inside {model} was used, since" in note
+    assert "tokenizer.p is not a pickle of plain data" in note

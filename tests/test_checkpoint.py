@@ -1,0 +1,237 @@
+"""Tests of caption_generator.checkpoint."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from caption_generator import checkpoint as checkpoint_module
+from caption_generator.checkpoint import (
+    Checkpoint,
+    check_encoder,
+    check_vocabulary,
+    find_encoder,
+    load_checkpoint,
+    save_checkpoint,
+)
+from caption_generator.decoders import DecoderSpec, build_decoder
+from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder
+from caption_generator.files import CaptionError
+from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
+FEATURES = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
+TOKENS = np.array([[1, 7, 9], [1, 4, 0]], np.int32)
+
+
+@pytest.fixture
+def checkpoint(decoder, tokenizer) -> Checkpoint:
+    return Checkpoint(decoder, tokenizer, IDENTITY, training={"dataset": "drawn", "epoch": 3, "val_loss": 1.5})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "models" / "model.h5"
+
+
+@pytest.fixture
+def with_encoder(monkeypatch, tokenizer) -> Checkpoint:
+    """A checkpoint with an encoder inside, which is a MobileNet of 32 pixels."""
+    row = EncoderRow("tiny", "MobileNet", "mobilenet", 32, 256, "conv_pw_5_relu", (("alpha", 0.25),))
+    monkeypatch.setitem(ENCODERS, "tiny", row)
+    keras.utils.set_random_seed(0)
+    encoder = build_encoder("tiny", weights=None)
+    decoder = build_decoder(DecoderSpec("merge", 256, len(tokenizer), units=8))
+    return Checkpoint(decoder, tokenizer, encoder.identity, encoder)
+
+
+def weights_equal(one: keras.Model, other: keras.Model) -> bool:
+    return all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+def test_a_decoder_comes_back_with_all_that_it_belongs_to(checkpoint, path):
+    save_checkpoint(checkpoint, path)
+    found = load_checkpoint(path)
+    assert weights_equal(found.decoder.model, checkpoint.decoder.model)
+    assert found.decoder.spec == checkpoint.decoder.spec
+    assert found.tokenizer.to_dict() == checkpoint.tokenizer.to_dict()
+    assert found.encoder_identity == IDENTITY
+    assert found.encoder is None
+    assert found.training == {"dataset": "drawn", "epoch": 3, "val_loss": 1.5}
+    expected = checkpoint.decoder.model([FEATURES, TOKENS]).numpy()
+    np.testing.assert_array_equal(found.decoder.model([FEATURES, TOKENS]).numpy(), expected)
+
+
+def test_an_encoder_inside_comes_back(with_encoder, path):
+    save_checkpoint(with_encoder, path)
+    keras.utils.set_random_seed(99)  # the networks are first built with other random weights
+    found = load_checkpoint(path)
+    assert weights_equal(found.encoder.model, with_encoder.encoder.model)
+    assert weights_equal(found.decoder.model, with_encoder.decoder.model)
+    assert found.encoder.identity == found.encoder_identity == with_encoder.encoder_identity
+    pixels = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3)).astype(np.uint8)
+    expected = with_encoder.network.predict_on_batch([pixels, TOKENS])
+    np.testing.assert_allclose(found.network.predict_on_batch([pixels, TOKENS]), expected, rtol=1e-6)
+    assert find_encoder(found) is found.encoder
+
+
+def test_sixteen_bits_halve_the_file_and_hardly_change_a_probability(tokenizer, tmp_path):
+    spec = DecoderSpec("merge", 64, len(tokenizer), units=128)  # so large that the weights are most of the file
+    checkpoint = Checkpoint(build_decoder(spec), tokenizer, replace(IDENTITY, feature_size=64))
+    whole, half = tmp_path / "whole.h5", tmp_path / "half.h5"
+    save_checkpoint(checkpoint, whole)
+    save_checkpoint(checkpoint, half, half=True)
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    features = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
+    found, exact = (load_checkpoint(p).decoder.model([features, TOKENS]).numpy() for p in (half, whole))
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - exact).max() < 1e-2
+
+
+def test_an_encoder_in_sixteen_bits_keeps_its_identity(with_encoder, path):
+    save_checkpoint(with_encoder, path, half=True)
+    found = load_checkpoint(path)
+    assert found.encoder.identity == found.encoder_identity == with_encoder.encoder.identity
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_failure_while_saving_leaves_the_old_file_and_no_other(half, checkpoint, path, monkeypatch):
+    save_checkpoint(checkpoint, path)
+    before = path.read_bytes()
+    save, repack = keras.Model.save, checkpoint_module._repack
+
+    def disk_full_after(write, *arguments, **options):
+        write(*arguments, **options)
+        raise OSError(28, "No space left on device")
+
+    if half:
+        monkeypatch.setattr(checkpoint_module, "_repack", lambda *a: disk_full_after(repack, *a))
+    else:
+        monkeypatch.setattr(keras.Model, "save", lambda *a, **o: disk_full_after(save, *a, **o))
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(checkpoint, path, half=half)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_missing_file_is_named_with_the_way_out(path):
+    with pytest.raises(CaptionError, match=r"model\.h5 does not exist.*notebook 4"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5 at all" * 100])
+def test_a_file_that_is_not_hdf5_is_named(content, path):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(CaptionError, match=r"model\.h5 is not a checkpoint in HDF5"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_truncated_file_is_named(share, checkpoint, path):
+    save_checkpoint(checkpoint, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CaptionError, match=r"model\.h5 .*(damaged|not a checkpoint).*again"):
+        load_checkpoint(path)
+
+
+def test_a_plain_keras_file_is_said_to_be_foreign(decoder, path):
+    path.parent.mkdir()
+    decoder.model.save(path)
+    with pytest.raises(CaptionError, match=r"model\.h5 does not say which encoder.*not made by this project"):
+        load_checkpoint(path)
+
+
+def edit_about(path: Path, **changes) -> None:
+    with h5py.File(path, "a") as file:
+        about = json.loads(file["about"][()])
+        del file["about"]
+        file["about"] = json.dumps({k: v for k, v in {**about, **changes}.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tokenizer": None},
+        {"training": None},
+        {"decoder": {"name": "merge"}},
+        {"encoder": {"name": "mobilenet", "surprise": 1}},
+        {"decoder": {"name": "merge", "feature_size": 6, "vocabulary_size": 21, "units": 8}},
+    ],
+)
+def test_a_file_whose_description_does_not_fit_is_damaged(changes, checkpoint, path):
+    save_checkpoint(checkpoint, path)
+    edit_about(path, **changes)
+    with pytest.raises(CaptionError, match=r"model\.h5 is damaged"):
+        load_checkpoint(path)
+
+
+def test_a_decoder_that_this_version_lacks_is_named(checkpoint, path):
+    save_checkpoint(checkpoint, path)
+    edit_about(path, decoder={"name": "transformer", "feature_size": 6, "vocabulary_size": 20})
+    with pytest.raises(CaptionError, match="transformer"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("about", [5, np.zeros(3), "no JSON"])
+def test_a_description_that_is_no_json_is_refused(about, checkpoint, path):
+    save_checkpoint(checkpoint, path)
+    with h5py.File(path, "a") as file:
+        del file["about"]
+        file["about"] = about
+    with pytest.raises(CaptionError, match=r"model\.h5"):
+        load_checkpoint(path)
+
+
+def test_loading_runs_nothing_that_the_file_brings(checkpoint, path, tmp_path, monkeypatch):
+    """A Lambda layer in a model's configuration is code of whoever made the file; here it is never looked at."""
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((2,))
+    leave_a_trace = keras.layers.Lambda(lambda x: (open("ran", "w").close(), x)[1])
+    keras.Model(inputs, leave_a_trace(inputs)).save("evil.h5")
+    Path("ran").unlink()
+    save_checkpoint(checkpoint, path)
+    with h5py.File("evil.h5", "r") as evil, h5py.File(path, "a") as file:
+        file.attrs["model_config"] = evil.attrs["model_config"]
+
+    found = load_checkpoint(path)
+    assert not Path("ran").exists()
+    assert weights_equal(found.decoder.model, checkpoint.decoder.model)
+    keras.models.load_model("evil.h5", compile=False, safe_mode=False)
+    assert Path("ran").exists(), "the Lambda does not run anyway: this test would prove nothing"
+
+
+def test_features_of_another_encoder_are_refused_by_name(checkpoint):
+    check_encoder(IDENTITY, replace(IDENTITY))
+    with pytest.raises(CaptionError, match=r"mobilenet \(weights 0123456789ab\).*xception.*notebook 2"):
+        check_encoder(IDENTITY, EncoderIdentity("xception", 299, "xception", 2048, "ffff"))
+    with pytest.raises(CaptionError, match="cafe"):
+        check_encoder(IDENTITY, replace(IDENTITY, weights="cafe"))
+    with pytest.raises(CaptionError, match="unnamed encoder"):
+        check_encoder(IDENTITY, None)
+
+
+def test_another_vocabulary_is_refused_by_name(checkpoint, tokenizer):
+    check_vocabulary(checkpoint, Tokenizer(tokenizer.words, tokenizer.max_length))
+    other = Tokenizer([*SPECIAL_TOKENS, "dog"], 6)
+    with pytest.raises(CaptionError, match=rf"{tokenizer.fingerprint} \(20 words\).*{other.fingerprint} \(5 words\)"):
+        check_vocabulary(checkpoint, other)
+    shuffled = Tokenizer([*SPECIAL_TOKENS, *reversed(tokenizer.words[4:])], 6)
+    with pytest.raises(CaptionError, match=shuffled.fingerprint):
+        check_vocabulary(checkpoint, shuffled)
+
+
+def test_an_encoder_with_other_weights_is_not_taken_for_the_models_own(with_encoder, monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoint_module, "BUNDLED_MODEL", tmp_path / "none.h5")
+    weights = tmp_path / "weights.weights.h5"
+    with_encoder.encoder.backbone.save_weights(weights)
+    apart = replace(with_encoder, encoder=None)
+    assert find_encoder(apart, weights).identity == with_encoder.encoder_identity
+    stranger = replace(apart, encoder_identity=replace(apart.encoder_identity, weights="cafe"))
+    with pytest.raises(CaptionError, match="cafe"):
+        find_encoder(stranger, weights)

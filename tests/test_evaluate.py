@@ -1,0 +1,132 @@
+"""Tests of caption_generator.evaluate."""
+
+import numpy as np
+import pytest
+
+from caption_generator import evaluate
+from caption_generator.captions import read_captions
+from caption_generator.decoding import BeamSearch
+from caption_generator.evaluate import caption_images, has_java, score
+from caption_generator.features import Features
+from caption_generator.files import CaptionError
+
+REFERENCES = {
+    "dog.jpg": ["A brown dog runs over the grass .", "The dog plays outside ."],
+    "cat.jpg": ["A small cat sleeps on a red chair .", "Somebody's cat isn't awake ."],
+    "bird.jpg": ["Two black birds sit on the wet roof .", "Birds on a house ."],
+}
+PERFECT = {
+    "dog.jpg": "a brown dog runs over the grass",
+    "cat.jpg": "a small cat sleeps on a red chair",
+    "bird.jpg": "two black birds sit on the wet roof",
+}
+needs_java = pytest.mark.skipif(not has_java(), reason="METEOR and the Penn Treebank tokenizer are Java programs")
+
+
+@pytest.fixture
+def no_java(monkeypatch):
+    monkeypatch.setattr(evaluate, "has_java", lambda: False)
+
+
+def test_without_java_meteor_is_missing_and_the_tokenizer_is_named(no_java):
+    scores = score(PERFECT, REFERENCES)
+    assert list(scores.corpus) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
+    assert scores.tokenizer == "regular expression (no Java)"
+
+
+def test_the_words_of_a_human_score_a_hundred(no_java):
+    scores = score(PERFECT, REFERENCES)
+    for measure in ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"):
+        assert scores.corpus[measure] == pytest.approx(100, abs=1e-3)
+        assert scores.by_image[measure] == pytest.approx([100] * 3, abs=1e-3)
+    assert scores.corpus["CIDEr"] > 300
+    assert scores.images == list(PERFECT)
+
+
+def test_scores_are_those_computed_by_hand(no_java):
+    # 6 of 7 words and 4 of 6 pairs of words are the reference's, and the lengths are equal.
+    scores = score({"dog.jpg": "a brown cat runs over the grass"}, {"dog.jpg": ["A brown dog runs over the grass."]})
+    assert scores.corpus["BLEU-1"] == pytest.approx(100 * 6 / 7, abs=1e-3)
+    assert scores.corpus["BLEU-2"] == pytest.approx(100 * (6 / 7 * 4 / 6) ** 0.5, abs=1e-3)
+    # The longest common subsequence has 6 words of both sentences' 7.
+    assert scores.corpus["ROUGE-L"] == pytest.approx(100 * 6 / 7, abs=1e-3)
+
+
+def test_short_captions_pay_the_brevity_penalty(no_java):
+    scores = score({"dog.jpg": "a brown dog"}, {"dog.jpg": ["A brown dog runs over the grass."]})
+    assert scores.corpus["BLEU-1"] == pytest.approx(100 * np.exp(1 - 7 / 3), abs=1e-3)
+
+
+def test_a_wrong_caption_scores_less_than_a_right_one(no_java):
+    swapped = dict(zip(PERFECT, [PERFECT["cat.jpg"], PERFECT["bird.jpg"], PERFECT["dog.jpg"]], strict=True))
+    wrong, right = score(swapped, REFERENCES), score(PERFECT, REFERENCES)
+    for measure, value in wrong.corpus.items():
+        assert value < 0.6 * right.corpus[measure], measure
+        assert wrong.by_image[measure].shape == (3,)
+
+
+def test_an_empty_caption_is_scored_as_nothing(no_java):
+    scores = score(PERFECT | {"cat.jpg": ""}, REFERENCES)
+    assert scores.by_image["ROUGE-L"] == pytest.approx([100, 0, 100], abs=1e-3)
+    assert 0 < scores.corpus["BLEU-4"] < 100
+
+
+@needs_java
+def test_with_java_the_penn_treebank_and_meteor_take_part():
+    scores = score(PERFECT | {"cat.jpg": ""}, REFERENCES)
+    assert scores.tokenizer == "PTB"
+    assert list(scores.corpus)[4:] == ["METEOR", "ROUGE-L", "CIDEr"]
+    assert scores.by_image["METEOR"] == pytest.approx([100, 0, 100], abs=1e-3)
+    assert 50 < scores.corpus["METEOR"] < 100
+    assert scores.by_image["BLEU-4"][0] == pytest.approx(100, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("raw", "tokens"),
+    [
+        ("A dog , running .", "a dog running"),
+        ("The boy's ball isn't \"here\"!", "the boy 's ball is n't here"),
+        ("A black-and-white dog ; it barks...", "a black-and-white dog it barks"),
+        ("", ""),
+    ],
+)
+def test_plain_tokens_are_the_penn_treebanks(raw, tokens):
+    assert evaluate._plain({"x": [raw]}) == {"x": [tokens]}
+    if has_java() and raw:
+        assert evaluate._ptb({"x": [raw]}) == {"x": [tokens]}
+
+
+@needs_java
+def test_plain_tokens_of_real_captions_are_nearly_always_the_penn_treebanks(shared):
+    captions = read_captions(shared / "flickr8k" / "Flickr8k_text" / "Flickr8k.token.txt").captions
+    chosen = {name: captions[name] for name in sorted(captions)[::40]}
+    plain, ptb = evaluate._plain(chosen), evaluate._ptb(chosen)
+    pairs = [pair for name in chosen for pair in zip(plain[name], ptb[name], strict=True)]
+    assert len(pairs) >= 800
+    different = [pair for pair in pairs if pair[0] != pair[1]]
+    assert len(different) <= 0.005 * len(pairs), different
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        (PERFECT | {"new.jpg": "a dog"}, r"1 of 4 captions have no references, new\.jpg"),
+        (PERFECT | {"empty.jpg": "a dog"}, r"1 of 4 .*empty\.jpg"),
+        ({}, "0 of 0 captions"),
+    ],
+)
+def test_captions_without_references_are_named(candidates, message):
+    with pytest.raises(CaptionError, match=message):
+        score(candidates, REFERENCES | {"empty.jpg": []})
+
+
+def test_each_image_gets_its_best_caption_whatever_the_batches(decoder, tokenizer):
+    vectors = np.random.default_rng(0).normal(size=(7, 6)).astype(np.float32)
+    features = Features({f"{n}.jpg": vector for n, vector in enumerate(vectors)})
+    search = BeamSearch(decoder, tokenizer, 2)
+    names = [f"{n}.jpg" for n in (3, 0, 6, 5, 1)]
+    captions = caption_images(search, features, names, batch_size=2)
+    together = search(features.matrix(names))
+    assert [c.text for c in captions] == [best.text for best, _ in together]
+    with pytest.raises(CaptionError, match=r"lacks 1 of 2 images, 9\.jpg"):
+        caption_images(search, features, ["0.jpg", "9.jpg"])

@@ -1,0 +1,227 @@
+"""Files are written whole or not at all, and a pickle can hold data but never run code."""
+
+import builtins
+import os
+import pickle
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caption_generator.files import CaptionError, load_pickles, replacing, save_pickle
+
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+ANCESTORS = ("Karan14-11_tokenizer.p", "akd15102091_tokenizer.p")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
+    path = tmp_path / "features.p"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_first_write_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError), replacing(tmp_path / "features.p") as temporary:
+        temporary.write_text("half")
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_good_write_replaces_the_old_file_and_makes_missing_folders(tmp_path):
+    path = tmp_path / "models" / "new" / "model_1.h5"
+    for text in ("first", "second"):
+        with replacing(path) as temporary:
+            assert temporary.suffix == ".h5"  # by which Keras chooses the format
+            assert temporary.parent == path.parent  # else the replacement would not be one step
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_a_new_file_has_the_permissions_of_any_other_new_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "descriptions.txt") as temporary:
+            temporary.write_text("shared")
+        assert os.umask(umask) == umask  # reading the mask must not change it
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "descriptions.txt").stat().st_mode) == mode
+
+
+def test_who_is_reading_the_old_file_reads_it_to_its_end(tmp_path):
+    path = tmp_path / "features.p"
+    path.write_text("old")
+    with open(path) as reader:
+        with replacing(path) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence_with_the_way_out(tmp_path):
+    (tmp_path / "file").write_text("a file where the folder should be")
+    with (
+        pytest.raises(CaptionError, match=r"file/features\.p.*CAPTION_OUTPUTS"),
+        replacing(tmp_path / "file/features.p"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_one_sentence_with_the_way_out(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(CaptionError, match=r"features\.p.*CAPTION_OUTPUTS"), replacing(tmp_path / "features.p"):
+        pass
+
+
+def test_a_notebook_shows_the_sentence_without_a_traceback():
+    assert CaptionError("what, where.")._render_traceback_() == ["CaptionError: what, where."]
+
+
+def test_values_come_back_one_pickle_after_the_other(tmp_path):
+    save_pickle(tmp_path / "two.p", {"a": [1, 2.5, "x", None, True]}, None, ["second"])
+    assert list(load_pickles(tmp_path / "two.p")) == [{"a": [1, 2.5, "x", None, True]}, None, ["second"]]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=np.float32),
+        np.arange(6, dtype=np.float64).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.int16).reshape(2, 3)),
+        np.arange(12, dtype=np.float32).reshape(3, 4)[:, 1],
+        np.array(["a", "dog"]),
+        np.array([True, False]),
+        np.zeros((0, 4), np.float32),
+    ],
+    ids=["float32", "matrix", "fortran", "view", "strings", "bools", "empty"],
+)
+def test_arrays_of_every_protocol_come_back(tmp_path, array, protocol):
+    (tmp_path / "array.p").write_bytes(pickle.dumps({"x": array}, protocol))
+    (loaded,) = load_pickles(tmp_path / "array.p")
+    np.testing.assert_array_equal(loaded["x"], array)
+    assert loaded["x"].dtype == array.dtype
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_plain_data_and_numpy_scalars_of_every_protocol_come_back(tmp_path, protocol):
+    value = {"n": 3, "words": ["<pad>", "caf\u00e9"], "nested": ({"x": (1, 2)}, None, 2**80), "raw": b"\x00\xff"}
+    value |= {"loss": np.float32(0.25), "count": np.int64(7), "exact": np.float64(1 / 3), "flag": np.bool_(True)}
+    (tmp_path / "value.p").write_bytes(pickle.dumps(value, protocol))
+    (loaded,) = load_pickles(tmp_path / "value.p")
+    assert loaded == value
+    assert {type(loaded[k]) for k in ("loss", "count")} == {np.float32, np.int64}
+
+
+@pytest.mark.parametrize("module", ["numpy.core", "numpy._core"])
+def test_arrays_and_scalars_of_old_and_new_numpy_come_back(tmp_path, module):
+    # Protocol 2 spells module names out between line ends, so that the other NumPy's name can be put in its place.
+    stored = pickle.dumps({"x": np.arange(3, dtype=np.float32), "y": np.float32(2.5)}, 2)
+    for own in (b"numpy.core.", b"numpy._core."):
+        stored = stored.replace(b"c" + own, b"c" + module.encode() + b".")
+    assert stored.count(f"c{module}.multiarray\n".encode()) == 2
+    (tmp_path / "array.p").write_bytes(stored)
+    (loaded,) = load_pickles(tmp_path / "array.p")
+    assert loaded["x"].tolist() == [0, 1, 2]
+    assert loaded["y"] == np.float32(2.5)
+
+
+class Calls:
+    """Pickles itself as a call, as an attacker would."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("name", ["system", "eval", "exec", "open", "numpy", "getattr"])
+def test_a_pickle_that_calls_something_is_refused_before_the_call(tmp_path, name, protocol):
+    witness = tmp_path / "executed"
+    code = f"open({str(witness)!r}, 'w')"
+    attack = {
+        "system": Calls(os.system, f"touch {witness}"),
+        "eval": Calls(builtins.eval, code),
+        "exec": Calls(builtins.exec, code),
+        "open": Calls(builtins.open, str(witness), "w"),
+        "numpy": Calls(np.savetxt, str(witness), [1.0]),  # that NumPy is known does not make all of it plain data
+        "getattr": Calls(builtins.getattr, "", "join"),
+    }[name]
+    (tmp_path / "attack.p").write_bytes(pickle.dumps(["harmless", attack], protocol))
+    with pytest.raises(CaptionError, match=r"attack\.p.*not plain data"):
+        list(load_pickles(tmp_path / "attack.p"))
+    assert not witness.exists()
+
+
+def test_the_attack_of_these_tests_works_on_plain_pickle(tmp_path):
+    witness = tmp_path / "executed"
+    pickle.loads(pickle.dumps(Calls(builtins.open, str(witness), "w"))).close()
+    assert witness.exists()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"cnumpy.lib.utils\neval\n(S'1'\ntR.",
+        b"cnumpy\nload\n(S'x'\ntR.",
+        b"\x80\x04\x8c\x05numpy\x8c\x09os.system\x93.",  # from protocol 4 on a name may be a dotted path
+        b"cnumpyish\ndtype\n.",
+    ],
+)
+def test_names_that_hide_behind_numpy_are_refused(tmp_path, stored):
+    (tmp_path / "attack.p").write_bytes(stored)
+    with pytest.raises(CaptionError, match="not plain data"):
+        list(load_pickles(tmp_path / "attack.p"))
+
+
+@pytest.mark.parametrize("name", ANCESTORS)
+def test_the_ancestors_tokenizer_is_refused_with_one_sentence_and_not_executed(shared, name):
+    with pytest.raises(CaptionError) as refusal:
+        list(load_pickles(shared / "ancestors" / name))
+    message = str(refusal.value)
+    assert name in message and "Tokenizer" in message and "make it again" in message
+    assert "\n" not in message
+
+
+def test_a_missing_pickle_is_one_sentence(tmp_path):
+    with pytest.raises(CaptionError, match=r"features\.p does not exist.*notebook"):
+        list(load_pickles(tmp_path / "features.p"))
+
+
+@pytest.mark.parametrize("size", [1, 10, 100, -1])
+def test_a_torn_pickle_is_one_sentence(tmp_path, size):
+    save_pickle(tmp_path / "whole.p", {"x": np.arange(100, dtype=np.float32)})
+    (tmp_path / "torn.p").write_bytes((tmp_path / "whole.p").read_bytes()[:size])
+    with pytest.raises(CaptionError, match=r"torn\.p.*make it again"):
+        list(load_pickles(tmp_path / "torn.p"))
+
+
+@pytest.mark.parametrize("content", [b"hello, I am a text", b"\xff\xd8\xff\xe0 a photo", b"\x00" * 64])
+def test_a_file_that_is_no_pickle_is_one_sentence(tmp_path, content):
+    (tmp_path / "features.p").write_bytes(content)
+    with pytest.raises(CaptionError, match=r"features\.p"):
+        list(load_pickles(tmp_path / "features.p"))
+
+
+def test_what_lies_before_the_torn_end_can_be_had(tmp_path):
+    save_pickle(tmp_path / "two.p", "first", list(range(1000)))
+    stored = (tmp_path / "two.p").read_bytes()
+    (tmp_path / "two.p").write_bytes(stored[:-5])
+    values = load_pickles(tmp_path / "two.p")
+    assert next(values) == "first"
+    with pytest.raises(CaptionError):
+        next(values)
+
+
+def test_a_folder_in_a_pickles_place_is_one_sentence(tmp_path):
+    with pytest.raises(CaptionError, match=r"cannot read .*directory"):
+        list(load_pickles(Path(tmp_path)))

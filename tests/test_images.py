@@ -1,0 +1,298 @@
+"""Whatever a picture file holds comes out upright and in RGB, or as one sentence; and never too many at a time."""
+
+import struct
+import threading
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from caption_generator import images
+from caption_generator.files import CaptionError
+from caption_generator.images import find_pictures, load_batches, load_pixels, open_rgb
+
+
+def corner(image: Image.Image) -> tuple[int, ...]:
+    return image.getpixel((0, 0))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".bmp", ".webp", ".tif"])
+def test_every_format_comes_out_in_rgb(tmp_path, suffix):
+    Image.new("RGB", (20, 10), (200, 30, 60)).save(tmp_path / f"x{suffix}")
+    image = open_rgb(tmp_path / f"x{suffix}")
+    assert (image.mode, image.size) == ("RGB", (20, 10))
+    np.testing.assert_allclose(corner(image), (200, 30, 60), atol=6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
+        ("RGBA", (255, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (0, 0, 0, 128), (127, 127, 127)),
+        ("LA", (0, 0), (255, 255, 255)),
+        ("LA", (100, 255), (100, 100, 100)),
+        ("L", 100, (100, 100, 100)),
+        ("1", 1, (255, 255, 255)),
+        ("1", 0, (0, 0, 0)),
+    ],
+)
+def test_transparency_is_laid_on_white_and_grey_becomes_rgb(tmp_path, mode, colour, expected):
+    Image.new(mode, (4, 4), colour).save(tmp_path / "x.png")
+    image = open_rgb(tmp_path / "x.png")
+    assert (image.mode, corner(image)) == ("RGB", expected)
+
+
+def palette_picture() -> Image.Image:
+    """Left half number 0, a red, and right half number 1, a blue."""
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([250, 10, 10, 10, 10, 250])
+    image.paste(0, (0, 0, 2, 4))
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_a_palette_is_looked_up(tmp_path, suffix):
+    palette_picture().save(tmp_path / f"x{suffix}")
+    image = open_rgb(tmp_path / f"x{suffix}")
+    assert [image.getpixel((x, 0)) for x in (0, 3)] == [(250, 10, 10), (10, 10, 250)]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_a_palettes_transparent_colour_is_white(tmp_path, suffix):
+    palette_picture().save(tmp_path / f"x{suffix}", transparency=0)
+    image = open_rgb(tmp_path / f"x{suffix}")
+    assert [image.getpixel((x, 0)) for x in (0, 3)] == [(255, 255, 255), (10, 10, 250)]
+
+
+def test_the_transparent_colour_of_an_rgb_png_is_white(tmp_path):
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "x.png", transparency=(1, 2, 3))
+    assert corner(open_rgb(tmp_path / "x.png")) == (255, 255, 255)
+
+
+def test_a_cmyk_jpeg_keeps_its_colours(tmp_path):
+    Image.new("RGB", (16, 16), (200, 30, 60)).convert("CMYK").save(tmp_path / "x.jpg")
+    for image in (open_rgb(tmp_path / "x.jpg"), Image.fromarray(load_pixels(tmp_path / "x.jpg", 8))):
+        assert image.mode == "RGB"
+        np.testing.assert_allclose(corner(image), (200, 30, 60), atol=8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bit_grey_is_scaled_to_eight_not_cut_off(tmp_path, suffix):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)
+    Image.fromarray(ramp).save(tmp_path / f"x{suffix}")
+    pixels = np.asarray(open_rgb(tmp_path / f"x{suffix}"))
+    np.testing.assert_allclose(pixels[0, :, 0], np.arange(256), atol=1)
+    assert (pixels[..., 0] == pixels[..., 2]).all()
+
+
+def test_a_float_tiff_of_eight_bit_values_keeps_them(tmp_path):
+    Image.fromarray(np.full((4, 4), 130.0, np.float32)).save(tmp_path / "x.tif")
+    assert corner(open_rgb(tmp_path / "x.tif")) == (130, 130, 130)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientations_come_out_upright(tmp_path, orientation):
+    upright = np.zeros((40, 24, 3), np.uint8)
+    upright[:8, :8], upright[:8, -8:] = (250, 0, 0), (0, 250, 0)  # red at the top left, green at the top right
+    upright[-8:, :8] = (0, 0, 250)  # blue at the bottom left
+    image = Image.fromarray(upright)
+    as_the_camera_lay = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = image.transpose(as_the_camera_lay[orientation]) if orientation > 1 else image
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "x.jpg", quality=100, subsampling=0, exif=exif)
+    np.testing.assert_allclose(np.asarray(open_rgb(tmp_path / "x.jpg"), int), upright, atol=40)
+    assert open_rgb(tmp_path / "x.jpg").size == (24, 40)
+    squashed = load_pixels(tmp_path / "x.jpg", 8)  # the path that features take
+    assert [squashed[y, x].argmax() for y, x in ((0, 0), (0, -1), (-1, 0))] == [0, 1, 2]
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "white")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert corner(open_rgb(tmp_path / "x.gif")) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (5000, 30)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_extreme_shapes_are_squashed_to_the_square(tmp_path, size, suffix):
+    Image.new("RGB", size, (90, 90, 90)).save(tmp_path / f"x{suffix}")
+    assert open_rgb(tmp_path / f"x{suffix}").size == size
+    pixels = load_pixels(tmp_path / f"x{suffix}", 16)
+    assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
+    np.testing.assert_allclose(pixels, 90, atol=2)
+
+
+def test_a_large_jpeg_decoded_small_is_the_same_picture(tmp_path):
+    ramp = np.linspace(0, 255, 1600).astype(np.uint8)
+    Image.fromarray(np.stack([ramp[None].repeat(800, 0)] * 3, -1)).save(tmp_path / "x.jpg", quality=95)
+    exact = np.asarray(open_rgb(tmp_path / "x.jpg").resize((32, 32), Image.Resampling.BILINEAR), int)
+    np.testing.assert_allclose(load_pixels(tmp_path / "x.jpg", 32), exact, atol=4)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises width x height and holds next to nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 100)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def broken_files(folder) -> dict[str, str]:
+    """File name to what the complaint must say of it."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    (folder / "whole.jpg").unlink()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "header.jpg").write_bytes(whole[:30])
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("I am not a photo")
+    (folder / "bomb.png").write_bytes(png_header(60_000, 60_000))
+    (folder / "large.png").write_bytes(png_header(11_000, 10_000))  # Pillow itself would only warn
+    (folder / "folder.jpg").mkdir()
+    return {
+        "truncated.jpg": "truncated",
+        "header.jpg": "cannot be read as a picture",
+        "empty.jpg": "not a known picture format",
+        "text.jpg": "not a known picture format",
+        "bomb.png": "pixels",
+        "large.png": "11000 x 10000 pixels are too many",
+        "folder.jpg": "directory",
+        "missing.jpg": "does not exist",
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("read", [open_rgb, lambda path: load_pixels(path, 8)], ids=["open_rgb", "load_pixels"])
+def test_each_broken_file_is_one_sentence_that_names_it(tmp_path, read):
+    for name, complaint in broken_files(tmp_path).items():
+        with pytest.raises(CaptionError) as error:
+            read(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+        assert complaint in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def numbered(folder, count: int) -> list:
+    """PNGs whose every pixel is their number."""
+    paths = [folder / f"{number:03}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (number, number, number)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (4, [4]), (5, [4, 1]), (11, [4, 4, 3])])
+def test_batches_hold_every_picture_once_and_in_order(tmp_path, count, sizes):
+    paths = numbered(tmp_path, count)
+    batches = list(load_batches(paths, 8, batch_size=4))
+    assert [len(batch.pixels) for batch in batches] == sizes
+    assert [path for batch in batches for path in batch.paths] == paths
+    assert [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pixels] == list(range(count))
+    assert all(batch.pixels.dtype == np.uint8 and batch.pixels.shape[1:] == (8, 8, 3) for batch in batches)
+
+
+def test_a_broken_picture_costs_its_own_place_only(tmp_path):
+    paths = numbered(tmp_path, 8)
+    paths[1].write_bytes(b"broken")
+    for path in paths[4:]:
+        path.unlink()
+    first, second = load_batches(paths, 8, batch_size=4)
+    assert first.paths == [paths[0], paths[2], paths[3]]
+    assert first.pixels[:, 0, 0, 0].tolist() == [0, 2, 3]
+    assert [path for path, _ in first.outcomes] == paths[:4]
+    assert len(first.errors) == 1 and str(paths[1]) in first.errors[0]
+    assert second.paths == [] and len(second.errors) == 4
+    assert second.pixels.shape == (0, 8, 8, 3)
+
+
+def test_at_most_one_batch_is_decoded_ahead_of_the_callers(tmp_path, monkeypatch):
+    paths = numbered(tmp_path, 40)
+    decoded = []
+
+    def counting(path, size):
+        decoded.append(path)
+        return load_pixels(path, size)
+
+    monkeypatch.setattr(images, "load_pixels", counting)
+    for number, batch in enumerate(load_batches(paths, 8, batch_size=4), 1):
+        assert len(batch.paths) == 4
+        assert len(decoded) <= 4 * (number + 1)
+    assert sorted(decoded) == paths
+
+
+def test_the_next_batch_is_decoded_while_the_caller_works(tmp_path, monkeypatch):
+    paths = numbered(tmp_path, 8)
+    ahead = threading.Event()
+
+    def noticing(path, size):
+        if path == paths[4]:
+            ahead.set()
+        return load_pixels(path, size)
+
+    monkeypatch.setattr(images, "load_pixels", noticing)
+    batches = load_batches(paths, 8, batch_size=4)
+    next(batches)
+    assert ahead.wait(timeout=30)
+    batches.close()
+
+
+def test_reading_in_threads_leaves_pythons_warnings_as_they_were(tmp_path):
+    paths = numbered(tmp_path, 60)
+    before = list(warnings.filters)
+    list(load_batches(paths, 8, batch_size=20))
+    assert list(warnings.filters) == before
+
+
+def test_files_folders_and_globs_are_found_each_once(tmp_path):
+    for name in ("a.jpg", "b.PNG", "c.txt", "sub/d.webp", "sub/deep/e.tiff", "sub/._d.webp", "z/f.gif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "album.jpg").mkdir()
+    (tmp_path / "nothing").mkdir()
+    a = str(tmp_path / "a.jpg")
+    found, errors = find_pictures([a, str(tmp_path / "sub"), str(tmp_path / "*.jpg"), f"{tmp_path}/z", a])
+    assert errors == []
+    names = ["a.jpg", "sub/d.webp", "sub/deep/e.tiff", "z/f.gif"]
+    assert [p for p in found if p.name != "album.jpg"] == [tmp_path / name for name in names]
+
+    everything, _ = find_pictures([str(tmp_path)])
+    assert everything == sorted(tmp_path / name for name in [*names, "b.PNG"])
+    assert find_pictures([f"{tmp_path}/**/*.webp"])[0] == [tmp_path / "sub/d.webp"]
+
+
+def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(tmp_path):
+    for name in ("dog[1].jpg", "dog1.jpg", "what?.jpg"):
+        (tmp_path / name).touch()
+    for name in ("dog[1].jpg", "what?.jpg"):
+        assert find_pictures([str(tmp_path / name)]) == ([tmp_path / name], [])
+    assert find_pictures([str(tmp_path / "dog[0-9].jpg")]) == ([tmp_path / "dog1.jpg"], [])
+
+
+def test_a_folder_or_glob_without_pictures_is_one_sentence_that_names_it(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "a.jpg").touch()
+    empty, no_match = str(tmp_path / "empty"), str(tmp_path / "*.png")
+    (tmp_path / "empty").mkdir()
+    found, errors = find_pictures([empty, str(tmp_path / "a.jpg"), no_match])
+    assert found == [tmp_path / "a.jpg"]
+    assert [error.split(" holds no pictures")[0] for error in errors] == [empty, no_match]
+
+
+def test_a_missing_file_is_kept_for_the_reader_to_complain_of(tmp_path):
+    assert find_pictures([str(tmp_path / "missing.jpg")]) == ([tmp_path / "missing.jpg"], [])
+    assert find_pictures([]) == ([], [])

@@ -1,0 +1,171 @@
+"""Tests of caption_generator.plots."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from caption_generator import plots
+from caption_generator.captioner import Result
+from caption_generator.captions import read_captions
+from caption_generator.decoding import Caption
+from caption_generator.evaluate import Scores
+from caption_generator.files import CaptionError
+from caption_generator.tokenizer import END, START, Tokenizer
+
+CAPTION = Caption("red wall", 0.5, (("red", 0.5), ("wall", 0.25), ("<end>", 1.0)))
+
+
+@pytest.fixture(autouse=True)
+def _no_windows():
+    mpl.use("agg")
+    yield
+    plots.plt.close("all")
+
+
+@pytest.fixture
+def descriptions(workspace) -> dict[str, list[str]]:
+    return read_captions(workspace.captions).captions
+
+
+def texts(axis) -> list[str]:
+    return [text.get_text() for text in axis.texts]
+
+
+def pictures(figure) -> list:
+    return [axis for axis in figure.axes if axis.images]
+
+
+def test_photos_have_their_captions_below(workspace, descriptions):
+    chosen = dict(list(descriptions.items())[:4])
+    figure = plots.photos(workspace.images, chosen, columns=3)
+    assert len(figure.axes) == 6
+    assert len(pictures(figure)) == 4
+    for axis, captions in zip(figure.axes, chosen.values(), strict=False):
+        assert texts(axis) == ["\n".join(captions)]
+
+
+def test_caption_statistics_count_lengths_and_words():
+    figure = plots.caption_statistics({"a.jpg": ["a dog", "a dog runs"], "b.jpg": ["a cat"]}, top=2)
+    lengths, words = figure.axes
+    assert [bar.get_height() for bar in lengths.patches] == [0, 2, 1]
+    assert [bar.get_height() for bar in words.patches] == [3, 2]
+    figure.canvas.draw()
+    assert [label.get_text() for label in words.get_xticklabels()] == ["a", "dog"]
+
+
+def test_neighbours_start_with_the_query_and_go_by_angle(workspace):
+    names = workspace.image_names()[:4]
+    vectors = np.array([[1, 0], [0, 1], [5, 1], [1, 1]], np.float32)
+    figure = plots.neighbours(workspace.images, names, vectors, queries=[0, 1], nearest=2)
+    assert len(figure.axes) == 6
+    assert [axis.get_title() for axis in figure.axes] == ["query", "0.98", "0.71", "query", "0.71", "0.20"]
+
+
+def test_vocabulary_coverage_has_a_bar_and_a_share_for_each_minimum():
+    captions = ["a dog", "a dog runs", "a cat"]
+    tokenizers = {minimum: Tokenizer.fit(captions, minimum) for minimum in (1, 2, 3)}
+    (axis,) = plots.vocabulary_coverage(captions, tokenizers).axes
+    assert [bar.get_height() for bar in axis.patches] == [4, 2, 1]
+    assert texts(axis) == ["100.0 %", "71.4 %", "42.9 %"]
+
+
+def test_the_teacher_forcing_table_shows_reading_above_answer(tokenizer):
+    inputs, targets = np.array([[START, 5, 6], [START, 7, 0]]), np.array([[5, 6, END], [7, END, 0]])
+    (axis,) = plots.teacher_forcing_table(inputs, targets, tokenizer, rows=2).axes
+    expected = ["<start>", "w01", "w02", "w01", "w02", "<end>", "<start>", "w03", "<pad>", "w03", "<end>", "<pad>"]
+    assert texts(axis) == expected
+
+
+def test_losses_mark_the_best_epoch():
+    history = [{"epoch": n, "loss": 4 - n, "val_loss": v} for n, v in ((1, 3.0), (2, 2.0), (3, 2.5))]
+    (axis,) = plots.losses(history).axes
+    train, dev, best = axis.lines
+    assert train.get_ydata().tolist() == [3, 2, 1]
+    assert dev.get_ydata().tolist() == [3, 2, 2.5]
+    assert best.get_xdata()[0] == 2
+    assert "best epoch: 2" in [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+@pytest.fixture
+def scores(workspace) -> Scores:
+    values = np.arange(12.0)[::-1]
+    measures = ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr")
+    return Scores(dict.fromkeys(measures, 5.0), dict.fromkeys(measures, values), workspace.image_names(), "PTB")
+
+
+def test_score_distribution_has_a_histogram_for_each_measure(scores):
+    figure = plots.score_distribution(scores)
+    assert [axis.get_title() for axis in figure.axes] == ["BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"]
+    for axis in figure.axes:
+        assert sum(bar.get_height() for bar in axis.patches) == 12
+        assert axis.lines[0].get_xdata()[0] == 5.5
+
+
+def test_the_gallery_goes_from_best_to_worst(workspace, scores, descriptions):
+    candidates = {name: f"caption of {name}" for name in scores.images}
+    figure = plots.gallery(workspace.images, scores, candidates, descriptions, each=2)
+    assert [axis.get_title() for axis in figure.axes] == [
+        *("best: CIDEr 11", "best: CIDEr 10"),
+        *("median: CIDEr 6", "median: CIDEr 5"),
+        *("worst: CIDEr 1", "worst: CIDEr 0"),
+    ]
+    first = scores.images[0]
+    assert texts(figure.axes[0]) == [f"caption of {first}\nhuman: {descriptions[first][0]}"]
+
+
+def test_word_probabilities_have_a_bar_for_each_word_and_the_end(workspace):
+    photo = workspace.images / workspace.image_names()[0]
+    figure = plots.word_probabilities(photo, CAPTION)
+    left, right = figure.axes
+    assert len(left.images) == 1
+    assert [bar.get_width() for bar in right.patches] == [0.5, 0.25, 1.0]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["red", "wall", "<end>"]
+    assert texts(right) == ["0.50", "0.25", "1.00"]
+    assert figure.get_suptitle() == "red wall  (score 0.50)"
+
+
+@pytest.mark.parametrize("out", ["captioned.png", "captioned", "captioned.picture"])
+def test_without_a_display_the_picture_is_written_as_png_whatever_its_name(out, workspace, tmp_path):
+    results = [Result(workspace.images / name, (CAPTION,)) for name in workspace.image_names()[:2]]
+    path = tmp_path / "out" / out
+    assert plots.show_or_save(results, path) == path
+    assert list(path.parent.iterdir()) == [path]
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > picture.height / 2
+
+
+def test_a_picture_that_cannot_be_written_is_said(workspace, tmp_path):
+    (tmp_path / "file").write_text("")
+    results = [Result(workspace.images / workspace.image_names()[0], (CAPTION,))]
+    with pytest.raises(CaptionError, match=r"cannot write .*captioned\.png"):
+        plots.show_or_save(results, tmp_path / "file" / "captioned.png")
+
+
+def test_the_diagram_names_every_layer_and_needs_no_graphviz(decoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / "model.png"
+    figure = plots.model_diagram(decoder.model, path)
+    assert Image.open(path).format == "PNG"
+    (axis,) = figure.axes
+    boxes = {text.get_text().split("\n")[0]: text for text in axis.texts if text.get_text()}
+    assert set(boxes) == {layer.name for layer in decoder.model.layers}
+    assert "(·, ·, 8)" in boxes["lstm"].get_text()
+    # One arrow for everything that a layer reads, and always downwards.
+    arrows = [text for text in axis.texts if not text.get_text()]
+    assert len(arrows) >= len(boxes) - 1
+    for arrow in arrows:
+        assert arrow.xy[1] < arrow.xyann[1]
+    heights = {name: box.get_position()[1] for name, box in boxes.items()}
+    assert heights["tokens"] > heights["embedding"] > heights["lstm"] > heights["merge"] > heights["next_word"]
+    places = [box.get_position() for box in boxes.values()]
+    assert len(set(places)) == len(places)
+
+
+def test_a_diagram_is_the_same_file_each_time(decoder, tmp_path: Path):
+    for name in ("one.png", "two.png"):
+        plots.model_diagram(decoder.model, tmp_path / name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()

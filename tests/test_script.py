@@ -1,0 +1,152 @@
+"""Tests of testing_caption_generator.py, run as its users run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from caption_generator.checkpoint import Checkpoint, save_checkpoint
+from caption_generator.decoders import DecoderSpec, build_decoder
+from caption_generator.encoders import build_encoder
+from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "testing_caption_generator.py"
+WORDS = [f"w{number:02}" for number in range(16)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A checkpoint with MobileNet inside; it writes nonsense, but never nothing."""
+    keras.utils.set_random_seed(0)
+    encoder = build_encoder("mobilenet", weights=None)
+    tokenizer = Tokenizer([*SPECIAL_TOKENS, *WORDS], max_length=4)
+    decoder = build_decoder(DecoderSpec("merge", 768, len(tokenizer), units=8))
+    bias = decoder.model.get_layer("next_word").bias
+    bias.assign(np.where(np.arange(20) == 2, -5, bias.numpy()))
+    path = tmp_path_factory.mktemp("workspace") / "models" / "model.h5"
+    save_checkpoint(Checkpoint(decoder, tokenizer, encoder.identity, encoder), path, half=True)
+    return path
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, str(SCRIPT), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND", "TF_CPP_MIN_LOG_LEVEL")
+    return {name: value for name, value in os.environ.items() if name not in hidden}
+
+
+def run(*arguments, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+def assert_is_caption(text: str) -> None:
+    assert 1 <= len(text.split()) <= 4
+    assert set(text.split()) <= set(WORDS)
+
+
+def test_one_photo_gives_one_line_and_nothing_else(model, workspace):
+    done = run("-i", workspace.images / workspace.image_names()[0], "--model", model)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n")
+    assert_is_caption(done.stdout.removesuffix("\n"))
+    assert done.stdout.count("\n") == 1
+
+
+def test_many_photos_give_a_line_each_and_show_writes_a_picture_where_there_is_no_display(model, workspace):
+    folder = workspace.images
+    three = folder.parent / "three"
+    three.mkdir()
+    names = workspace.image_names()
+    for name in names[:3]:
+        (folder / name).rename(three / name)
+    done = run(
+        *("-i", "three", f"{folder.name}/0[345]*", f"{folder.name}/{names[6]}"),
+        *("--model", model, "--beam", 1, "--show", "--out", "out/shown.png"),
+        folder=folder.parent,
+    )
+    assert done.returncode == 0
+    assert done.stderr == "testing_caption_generator.py: no display: the picture is in out/shown.png.\n"
+    files, captions = zip(*(line.split("\t") for line in done.stdout.splitlines()), strict=True)
+    assert list(files) == [f"three/{n}" for n in names[:3]] + [f"{folder.name}/{n}" for n in names[3:7]]
+    for caption in captions:
+        assert_is_caption(caption)
+    with Image.open(folder.parent / "out" / "shown.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_bad_photo_costs_its_own_caption_and_json_says_all(model, workspace):
+    Tokenizer([*SPECIAL_TOKENS, "dog"], 6).save(model.parent.parent / "tokenizer.p")
+    good = [workspace.images / name for name in workspace.image_names()[:2]]
+    bad = workspace.images / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    nowhere = workspace.images / "nothing*.jpg"
+    done = run("-i", good[0], bad, nowhere, good[1], "--model", model, "--json", "--top", 4)
+    (model.parent.parent / "tokenizer.p").unlink()
+    assert done.returncode == 2
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(good[0])] * 4 + [str(good[1])] * 4
+    for line in lines:
+        assert list(line) == ["image", "caption", "score"]
+        assert_is_caption(line["caption"])
+        assert 0 < line["score"] <= 1
+    for four in (lines[:4], lines[4:]):
+        assert len({line["caption"] for line in four}) == 4
+        assert sorted(four, key=lambda line: -line["score"]) == four
+    note, *errors = done.stderr.splitlines()
+    assert "the vocabulary inside" in note
+    assert len(errors) == 2
+    assert any("bad.jpg cannot be read as a picture" in error for error in errors)
+    assert any("nothing*.jpg holds no pictures" in error for error in errors)
+
+
+def test_a_missing_model_is_one_sentence(workspace):
+    done = run("-i", workspace.images, "--model", "missing.h5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "missing.h5 does not exist" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_hears_no_complaint(model, workspace):
+    with subprocess.Popen(
+        command("-i", workspace.images, "--model", model, "--beam", 1),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "required: -i/--image"),
+        (("-i", "x.jpg", "--beam", "0"), "--beam: 0 is not 1 or more"),
+        (("-i", "x.jpg", "--top", "many"), "--top"),
+    ],
+)
+def test_wrong_arguments_show_the_usage(arguments, message):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: testing_caption_generator.py")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_shows_examples():
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "examples:\n  python testing_caption_generator.py -i dog.jpg" in done.stdout

@@ -1,0 +1,248 @@
+"""Tests of caption_generator.train."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from caption_generator import train as train_module
+from caption_generator.batches import CaptionBatches
+from caption_generator.checkpoint import Checkpoint, load_checkpoint
+from caption_generator.decoders import DecoderSpec, build_decoder
+from caption_generator.encoders import EncoderIdentity
+from caption_generator.features import Features
+from caption_generator.files import CaptionError
+from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+from caption_generator.train import (
+    DrawOrder,
+    SaveCheckpoints,
+    _run_name,
+    fit,
+    read_history,
+    train_decoder,
+    word_loss,
+)
+
+IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
+# Each image has a word of its own, so that there is something to learn from its features.
+TRAIN = {f"{n}.jpg": [f"w{n:02} w10", f"w10 w11 w{n:02} w12", f"w{n:02}"] for n in range(8)}
+DEV = {f"dev{n}.jpg": [f"w{n:02} w10 w11"] for n in range(3)}
+VECTORS = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+FEATURES = Features(
+    dict(zip(TRAIN, VECTORS, strict=True)) | {f"dev{n}.jpg": VECTORS[n] for n in range(3)}, encoder=IDENTITY
+)
+
+
+class Killed(BaseException):
+    """As KeyboardInterrupt, nothing on the way catches it."""
+
+
+def run(folder: Path, tokenizer, epochs: int = 3, learning_rate: float = 0.01):
+    """`train_decoder` with a decoder of 8 units: its network and its history."""
+    keras.utils.set_random_seed(5)
+    decoder = build_decoder(DecoderSpec("merge", 6, len(tokenizer), units=8))
+    decoder.model.compile(keras.optimizers.Adam(learning_rate), word_loss(), jit_compile=False)
+    checkpoint = Checkpoint(decoder, tokenizer, IDENTITY, training={"learning_rate": learning_rate})
+    batches = CaptionBatches(TRAIN, FEATURES.matrix(list(TRAIN)), tokenizer, batch_size=5, seed=1)
+    dev = CaptionBatches(DEV, FEATURES.matrix(list(DEV)), tokenizer, batch_size=5, seed=None)
+    history = fit(decoder.model, batches, dev, checkpoint, folder, epochs)
+    return decoder.model, history
+
+
+@pytest.fixture(scope="module")
+def words():
+    return Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
+
+
+@pytest.fixture(scope="module")
+def whole(words, tmp_path_factory):
+    """An uninterrupted run of three epochs: its folder, network and history."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *run(folder, words)
+
+
+@pytest.fixture(scope="module")
+def killed(words, tmp_path_factory):
+    """The folder of a like run that was killed at the second batch of its third epoch."""
+
+    def kill(self, batch, logs=None):
+        if self.batches.epoch == 2 and batch == 1:
+            raise Killed
+
+    folder = tmp_path_factory.mktemp("killed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DrawOrder, "on_train_batch_end", kill)
+        with pytest.raises(Killed):
+            run(folder, words)
+    return folder
+
+
+@pytest.fixture
+def folder(killed, tmp_path) -> Path:
+    """A copy of the killed run's folder."""
+    return shutil.copytree(killed, tmp_path / "models")
+
+
+def test_losses_fall_and_are_logged(whole):
+    folder, _, history = whole
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[0]["loss"] > history[1]["loss"] > history[2]["loss"]
+    assert history[0]["val_loss"] > history[2]["val_loss"]
+    assert read_history(folder / "history.csv") == history
+    assert (folder / "history.csv").read_text().splitlines()[0] == "epoch,loss,val_loss"
+
+
+def test_every_epoch_is_kept_and_the_best_is_the_one_of_the_lowest_dev_loss(whole):
+    folder, network, history = whole
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "history.csv",
+        "model_1.h5",
+        "model_2.h5",
+        "model_3.h5",
+        "model_best.h5",
+        "resume",
+    ]
+    assert not list((folder / "resume").iterdir())
+    last, best = load_checkpoint(folder / "model_3.h5"), load_checkpoint(folder / "model_best.h5")
+    assert_same_weights(last.decoder.model, network)
+    assert last.training["epoch"] == 3
+    assert last.training["val_loss"] == pytest.approx(history[2]["val_loss"])
+    assert last.training["learning_rate"] == 0.01
+    assert best.training["val_loss"] == pytest.approx(min(row["val_loss"] for row in history))
+
+
+def assert_same_weights(one: keras.Model, other: keras.Model) -> None:
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def assert_same_history(one: list[dict], other: list[dict]) -> None:
+    assert [row["epoch"] for row in one] == [row["epoch"] for row in other]
+    for name in ("loss", "val_loss"):
+        assert [row[name] for row in one] == pytest.approx([row[name] for row in other], rel=1e-4)
+
+
+def test_the_logged_dev_loss_is_that_of_the_saved_model(whole, words):
+    folder, _, history = whole
+    model = load_checkpoint(folder / "model_2.h5").decoder.model
+    dev = CaptionBatches(DEV, FEATURES.matrix(list(DEV)), words, batch_size=5, seed=None)
+    model.compile(loss=word_loss())
+    assert model.evaluate(dev.dataset(), verbose=0) == pytest.approx(history[1]["val_loss"], rel=1e-4)
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(whole, words, folder):
+    _, network, history = whole
+    assert (folder / "model_2.h5").is_file()
+    assert not (folder / "model_3.h5").exists()
+    (folder / "model_1.h5").unlink()
+    resumed, resumed_history = run(folder, words)
+    assert_same_history(resumed_history, history)
+    assert_same_weights(resumed, network)
+    assert_same_weights(load_checkpoint(folder / "model_3.h5").decoder.model, network)
+    assert not (folder / "model_1.h5").exists()  # finished epochs are not run again
+
+
+def test_a_kill_while_the_backup_is_written_costs_an_epoch_and_not_the_run(whole, words, folder):
+    _, network, history = whole
+    (backup,) = folder.glob("resume/*/latest.weights.h5")
+    backup.write_bytes(backup.read_bytes()[:1000])
+    resumed, resumed_history = run(folder, words)
+    assert_same_history(resumed_history, history)
+    assert_same_weights(resumed, network)
+
+
+def test_a_run_with_other_settings_does_not_go_on_with_anothers_backup(words, folder):
+    _, history = run(folder, words, epochs=1, learning_rate=0.02)
+    assert [row["epoch"] for row in history] == [1]
+    assert load_checkpoint(folder / "model_best.h5").training["learning_rate"] == 0.02
+
+
+def test_every_setting_makes_another_run(decoder, words):
+    checkpoint = Checkpoint(decoder, words, IDENTITY, training={"seed": 0})
+    other_spec = replace(decoder, spec=replace(decoder.spec, dropout=0.4))
+    others = [
+        replace(checkpoint, decoder=other_spec),
+        replace(checkpoint, encoder_identity=replace(IDENTITY, weights="cafe")),
+        replace(checkpoint, tokenizer=Tokenizer([*words.words[:4], *words.words[:3:-1]], 6)),
+        replace(checkpoint, training={"seed": 1}),
+    ]
+    assert len({_run_name(run) for run in (checkpoint, *others)}) == 5
+    assert _run_name(replace(checkpoint)) == _run_name(checkpoint)
+
+
+def test_a_finished_run_is_not_resumed(whole, words, tmp_path):
+    again = shutil.copytree(whole[0], tmp_path / "models")
+    _, history = run(again, words, epochs=1)
+    assert_same_history(history, whole[2][:1])
+
+
+def test_a_resumed_run_keeps_a_better_model_of_before(words, tmp_path):
+    decoder = build_decoder(DecoderSpec("merge", 6, len(words), units=8))
+    saver = SaveCheckpoints(Checkpoint(decoder, words, IDENTITY), tmp_path, best_before=1.0)
+    for epoch, val_loss in enumerate((1.5, 0.9, 0.95)):
+        saver.on_epoch_end(epoch, {"loss": 2.0, "val_loss": val_loss})
+        assert (tmp_path / "model_best.h5").exists() == (epoch > 0)
+    assert load_checkpoint(tmp_path / "model_best.h5").training["epoch"] == 2
+
+
+def test_train_decoder_writes_checkpoints_that_know_what_they_were_trained_on(words, tmp_path):
+    (row,) = train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, epochs=1, batch_size=8, seed=3, dataset="drawn")
+    checkpoint = load_checkpoint(tmp_path / "model_best.h5")
+    assert checkpoint.decoder.spec == DecoderSpec("merge", 6, 20)
+    assert checkpoint.encoder_identity == IDENTITY
+    assert checkpoint.tokenizer.words == words.words
+    assert checkpoint.training == {
+        "dataset": "drawn",
+        "images": 8,
+        "captions": 24,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "seed": 3,
+        "epoch": 1,
+        "loss": pytest.approx(row["loss"]),
+        "val_loss": pytest.approx(row["val_loss"]),
+    }
+    # An untrained decoder is as unsure as one of 20 words can be.
+    assert row["val_loss"] == pytest.approx(np.log(20), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "features", "message"),
+    [
+        ({}, DEV, FEATURES, "no training or no dev captions"),
+        (TRAIN, {}, FEATURES, "no training or no dev captions"),
+        (TRAIN, DEV, Features(FEATURES.vectors), "features.p does not say which encoder.*notebook 2"),
+        (TRAIN | {"new.jpg": ["w01"]}, DEV, FEATURES, r"lacks 1 of 9 images, new\.jpg.*notebook 2"),
+        (TRAIN, DEV | {"new.jpg": ["w01"]}, FEATURES, r"lacks 1 of 4 images, new\.jpg"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said(train, dev, features, message, words, tmp_path):
+    with pytest.raises(CaptionError, match=message):
+        train_decoder(train, dev, features, words, tmp_path, epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_history_is_named(tmp_path):
+    with pytest.raises(CaptionError, match=r"history\.csv does not exist.*notebook 4"):
+        read_history(tmp_path / "history.csv")
+
+
+def test_the_last_row_of_a_repeated_epoch_counts(tmp_path):
+    log = tmp_path / "history.csv"
+    log.write_text("epoch,loss,val_loss\n0,3,3\n1,2,2.5\n1,1.9,2.4\n2,1,2\n")
+    assert read_history(log) == [
+        {"epoch": 1, "loss": 3, "val_loss": 3},
+        {"epoch": 2, "loss": 1.9, "val_loss": 2.4},
+        {"epoch": 3, "loss": 1, "val_loss": 2},
+    ]
+
+
+def test_the_bar_leaves_stdout_alone(capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # a plugin of pytest may have loaded it
+    with train_module._bar(total=2) as bar:
+        bar.update(2)
+    assert capsys.readouterr().out == ""

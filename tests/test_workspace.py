@@ -1,0 +1,138 @@
+"""The workspace is the user's choice, else the repository with Flickr8k in it, else the sample."""
+
+import os
+
+import pytest
+
+from caption_generator import workspace as module
+from caption_generator.captions import read_captions, save_descriptions
+from caption_generator.files import CaptionError
+from caption_generator.workspace import CAPTION_FILES, IMAGE_FOLDERS, SAMPLE, Workspace, announce, find_workspace
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """An empty folder in the repository's place."""
+    root = tmp_path / "repository"
+    (root / "sample").mkdir(parents=True)
+    monkeypatch.setattr(module, "ROOT", root)
+    monkeypatch.setattr(module, "SAMPLE", root / "sample")
+    return root
+
+
+def test_the_environment_chooses_the_workspace(workspace, monkeypatch):
+    monkeypatch.setenv("CAPTION_WORKSPACE", str(workspace.inputs))
+    assert find_workspace() == workspace
+    assert announce(workspace) == f"Workspace: {workspace.inputs}"
+
+
+def test_relative_folders_are_relative_to_the_repository_wherever_one_is(repository, tmp_path, monkeypatch):
+    (repository / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAPTION_WORKSPACE", "other")
+    monkeypatch.setenv("CAPTION_OUTPUTS", "results/new")
+    assert find_workspace() == Workspace(repository / "other", repository / "results" / "new")
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(workspace, monkeypatch):
+    monkeypatch.setenv("HOME", str(workspace.inputs.parent))
+    monkeypatch.setenv("CAPTION_WORKSPACE", f"~/{workspace.inputs.name}")
+    monkeypatch.setenv("CAPTION_OUTPUTS", "~/results")
+    assert find_workspace() == Workspace(workspace.inputs, workspace.inputs.parent / "results")
+
+
+def test_a_workspace_that_does_not_exist_is_refused_by_name(monkeypatch):
+    monkeypatch.setenv("CAPTION_WORKSPACE", "/no/such/folder")
+    with pytest.raises(CaptionError, match=r"CAPTION_WORKSPACE=/no/such/folder.*Flickr8k_Dataset/"):
+        find_workspace()
+
+
+@pytest.mark.parametrize("folder", IMAGE_FOLDERS)
+def test_the_repository_is_the_workspace_once_it_holds_images(repository, folder):
+    assert find_workspace().inputs == repository / "sample"
+    (repository / folder).mkdir()
+    assert find_workspace().inputs == repository / "sample"  # a folder alone is not yet a dataset
+    (repository / folder / "photo.jpg").touch()
+    assert find_workspace() == Workspace(repository, repository)
+    assert announce(find_workspace()) == "Workspace: the repository"
+
+
+def test_the_sample_is_announced_as_such_however_it_was_chosen(monkeypatch, repository):
+    by_default = find_workspace()
+    monkeypatch.setenv("CAPTION_WORKSPACE", str(repository / "sample"))
+    assert find_workspace() == by_default
+    assert by_default.is_sample
+    assert "sample/" in announce(by_default) and "Flickr8k" in announce(by_default)
+
+
+def test_outputs_can_go_elsewhere_so_that_inputs_are_never_written_to(workspace, tmp_path, monkeypatch):
+    outputs = tmp_path / "results"
+    monkeypatch.setenv("CAPTION_WORKSPACE", str(workspace.inputs))
+    monkeypatch.setenv("CAPTION_OUTPUTS", str(outputs))
+    before = sorted(os.walk(workspace.inputs))
+    for path in (workspace.images, workspace.texts, workspace.inputs):
+        path.chmod(0o555)
+    try:
+        chosen = find_workspace()
+        save_descriptions(read_captions(chosen.captions).captions, chosen.descriptions)
+    finally:
+        for path in (workspace.images, workspace.texts, workspace.inputs):
+            path.chmod(0o755)
+    assert chosen.descriptions == outputs / "descriptions.txt"
+    assert chosen.descriptions.is_file()
+    assert sorted(os.walk(workspace.inputs)) == before
+    assert str(workspace.inputs) in announce(chosen) and str(outputs) in announce(chosen)
+
+
+def test_outputs_elsewhere_do_not_make_the_sample_another_dataset(monkeypatch, tmp_path):
+    monkeypatch.setenv("CAPTION_WORKSPACE", str(SAMPLE))
+    monkeypatch.setenv("CAPTION_OUTPUTS", str(tmp_path))
+    if not SAMPLE.is_dir():
+        pytest.skip("the sample is not in this checkout")
+    assert find_workspace().is_sample
+
+
+def test_every_result_lies_in_the_outputs(tmp_path):
+    workspace = Workspace(tmp_path / "in", tmp_path / "out")
+    results = ["descriptions", "features", "tokenizer", "models", "best_model", "diagram"]
+    assert {getattr(workspace, result).relative_to(tmp_path / "out").as_posix() for result in results} == {
+        "descriptions.txt",
+        "features.p",
+        "tokenizer.p",
+        "models",
+        "models/model_best.h5",
+        "model.png",
+    }
+
+
+@pytest.mark.parametrize("spelling", IMAGE_FOLDERS)
+def test_every_spelling_of_the_image_folder_is_found(tmp_path, spelling):
+    (tmp_path / spelling).mkdir()
+    assert Workspace(tmp_path, tmp_path).images == tmp_path / spelling
+
+
+@pytest.mark.parametrize("spelling", CAPTION_FILES)
+def test_every_place_of_the_caption_file_is_found(tmp_path, spelling):
+    (tmp_path / spelling).parent.mkdir(exist_ok=True)
+    (tmp_path / spelling).touch()
+    workspace = Workspace(tmp_path, tmp_path)
+    assert workspace.captions == tmp_path / spelling
+    assert workspace.texts == workspace.captions.parent
+
+
+def test_the_official_caption_file_comes_before_kaggles(workspace):
+    (workspace.inputs / "captions.txt").touch()
+    assert workspace.captions.name == "Flickr8k.token.txt"
+
+
+def test_image_names_are_sorted_and_leave_out_what_is_no_picture(workspace):
+    for name in ("z.JPEG", "a.webp", "notes.txt", ".hidden.jpg", "Thumbs.db"):
+        (workspace.images / name).touch()
+    names = workspace.image_names()
+    assert names == sorted(names)
+    assert names[-1] == "z.JPEG" and names[12] == "a.webp" and len(names) == 14
+
+
+def test_a_missing_image_folder_is_one_sentence(tmp_path):
+    with pytest.raises(CaptionError, match=r"Flickr8k_Dataset does not exist.*notebook 1"):
+        Workspace(tmp_path, tmp_path).image_names()
