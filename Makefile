@@ -18,7 +18,9 @@ test: $(VENV)/tests
 
 notebooks: $(VENV)/tests
 	CAPTION_WORKSPACE=sample $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.coalesce_streams=True notebooks/*.ipynb
+		--ExecutePreprocessor.record_timing=False \
+		--NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
+		--CoalesceStreamsPreprocessor.enabled=True notebooks/*.ipynb
 
 clean:
 	rm -rf $(VENV)

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from caption_generator.quiet import native_stderr_silenced
+from caption_generator.quiet import load_tensorflow
 
 EXAMPLES = """\
 examples:
@@ -56,13 +56,13 @@ def complain(sentence: str) -> None:
 
 def main() -> int:
     options = parse_arguments()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with native_stderr_silenced():
-        from caption_generator.captioner import Captioner, vocabulary_note
-        from caption_generator.files import CaptionError
-        from caption_generator.images import find_pictures
-        from caption_generator.progress import progress
-        from caption_generator.workspace import BUNDLED_MODEL
+    load_tensorflow()
+    # After the arguments are known to be right, for these take seconds.
+    from caption_generator.captioner import Captioner, vocabulary_note
+    from caption_generator.files import CaptionError
+    from caption_generator.images import find_pictures
+    from caption_generator.progress import progress
+    from caption_generator.workspace import BUNDLED_MODEL
 
     model = options.model or BUNDLED_MODEL
     paths, errors = find_pictures(options.image)

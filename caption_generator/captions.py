@@ -1,6 +1,8 @@
 """Step 1: raw captions in, clean `descriptions.txt` and the train, dev and test splits out."""
 
 import csv
+import hashlib
+import json
 import random
 import re
 from collections.abc import Iterable, Mapping
@@ -178,6 +180,13 @@ def load_splits(workspace: Workspace, names: Iterable[str], seed: int = 0) -> di
 def _read_names(path: Path) -> list[str]:
     names = (line.strip() for line in _read_lines(path))
     return list(dict.fromkeys(name for name in names if name))
+
+
+def fingerprint(descriptions: Mapping[str, Iterable[str]]) -> str:
+    """Twelve hexadecimal digits that tell one set of images and captions from another."""
+    return hashlib.sha256(json.dumps({name: list(group) for name, group in descriptions.items()}).encode()).hexdigest()[
+        :12
+    ]
 
 
 def subset(descriptions: Mapping[str, list[str]], names: Iterable[str]) -> Descriptions:

@@ -19,7 +19,7 @@ import numpy as np
 
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
 from caption_generator.encoders import Encoder, EncoderIdentity, build_encoder
-from caption_generator.files import CaptionError, replacing
+from caption_generator.files import CaptionError, first_line, replacing
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
 
@@ -94,9 +94,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except CaptionError:
         raise
     except Exception as error:  # HDF5 and Keras raise many kinds for a damaged file
-        raise CaptionError(
-            f"{path} is damaged ({str(error).splitlines()[0]}): get or train the model again."
-        ) from error
+        raise CaptionError(f"{path} is damaged ({first_line(error)}): get or train the model again.") from error
     return checkpoint
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from caption_generator.files import CaptionError
+from caption_generator.files import CaptionError, first_line
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _backbone(row: EncoderRow, weights: str | Path | None) -> keras.Model:
         return build(weights=str(weights), **options)
     except Exception as error:
         raise CaptionError(
-            f"{weights} does not hold weights of {row.builder} without its classifier ({_first_line(error)})."
+            f"{weights} does not hold weights of {row.builder} without its classifier ({first_line(error)})."
         ) from error
 
 
@@ -170,7 +170,7 @@ def _download_advice(row: EncoderRow, error: Exception) -> str:
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
     if not url:
         return (
-            f"the ImageNet weights of {row.name} in {folder} cannot be used ({_first_line(error)}): remove them, and "
+            f"the ImageNet weights of {row.name} in {folder} cannot be used ({first_line(error)}): remove them, and "
             "Keras downloads them again."
         )
     file = url.rstrip(":").rpartition("/")[2]
@@ -178,10 +178,6 @@ def _download_advice(row: EncoderRow, error: Exception) -> str:
         f"the ImageNet weights of {row.name} could not be downloaded: put {file} into {folder}, where Keras looks "
         f"for it, or choose the encoder {BUNDLED!r}, which works offline."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def fingerprint(model: keras.Model) -> str:

@@ -19,6 +19,11 @@ class CaptionError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+def first_line(error: Exception) -> str:
+    """What to quote of an error whose text may go on for pages."""
+    return str(error).partition("\n")[0]
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which becomes `path` only if the block ends well.
@@ -36,7 +41,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.close(handle)
     except OSError as error:
         raise CaptionError(
-            f"cannot write {path} ({error.strerror}): choose a folder that you may write to with CAPTION_OUTPUTS."
+            f"cannot write {path} ({error.strerror}): choose a folder that you may write to, for the results of a "
+            "workspace with CAPTION_OUTPUTS."
         ) from error
     temporary = Path(temporary)
     try:

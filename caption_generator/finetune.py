@@ -5,7 +5,8 @@ activations are computed once, for every image and its mirror image, and the lay
 the decoder. Random windows of the stored grid stand in for random crops of the image.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import tensorflow as tf
 from caption_generator.batches import pad, teacher_forcing
 from caption_generator.captions import Descriptions
 from caption_generator.checkpoint import Checkpoint
-from caption_generator.encoders import Encoder
+from caption_generator.encoders import Encoder, fingerprint
 from caption_generator.files import CaptionError, replacing
 from caption_generator.images import load_batches
 from caption_generator.progress import progress
@@ -73,6 +74,11 @@ def store_grids(early: keras.Model, folder: str | Path, names: Sequence[str], pa
             bar.update(len(batch.paths))
         grids.flush()
     return np.load(path, mmap_mode="r")
+
+
+def _grids_name(early: keras.Model, names: Iterable[str]) -> str:
+    """A name that only grids of the same layers, weights and images share."""
+    return hashlib.sha256("\n".join([fingerprint(early), *names]).encode()).hexdigest()[:12]
 
 
 class GridBatches:
@@ -177,7 +183,7 @@ def finetune(
     folder = Path(folder)
     early, late = split_encoder(encoder)
     grids = {
-        split: store_grids(early, images, list(group), folder / f"grids_{split}.npy")
+        split: store_grids(early, images, list(group), folder / f"grids_{split}_{_grids_name(early, group)}.npy")
         for split, group in (("train", train), ("dev", dev))
     }
     batches = GridBatches(train, grids["train"], checkpoint.tokenizer, images_per_batch, seed)

@@ -14,8 +14,8 @@ from caption_generator.files import CaptionError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 DECODING_THREADS = 4
-SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-# `_open_rgb` refuses what Pillow only warns of. `catch_warnings` cannot do it: it is not made for threads.
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+# Pillow warns of more than 89 million pixels, which a phone's panorama can have, and refuses twice as many.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -59,8 +59,6 @@ def open_rgb(path: str | Path) -> Image.Image:
 def _open_rgb(path: str | Path, draft_size: int | None = None) -> Image.Image:
     try:
         with Image.open(path) as image:
-            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are too many")
             if draft_size:
                 image.draft("RGB", (2 * draft_size, 2 * draft_size))  # JPEG decodes at a half or less, much faster
             image = ImageOps.exif_transpose(image)
@@ -72,9 +70,9 @@ def _open_rgb(path: str | Path, draft_size: int | None = None) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in SIXTEEN_BIT_MODES:
+    if image.mode in DEEP_MODES:
         pixels = np.asarray(image, dtype=np.float32)
-        brightest = 65535 if pixels.max() > 255 else 255
+        brightest = 65535 if image.mode.startswith("I;16") or pixels.max() > 255 else 255
         image = Image.fromarray((pixels.clip(0, brightest) * (255 / brightest)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

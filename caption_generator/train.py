@@ -10,15 +10,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm.keras import TqdmCallback
 
 from caption_generator.batches import CaptionBatches
-from caption_generator.captions import Descriptions
+from caption_generator.captions import Descriptions, fingerprint
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
 from caption_generator.decoders import DecoderSpec, build_decoder
 from caption_generator.features import Features
 from caption_generator.files import CaptionError
-from caption_generator.progress import progress_options
+from caption_generator.progress import progress
 from caption_generator.tokenizer import Tokenizer
 
 History = list[dict[str, float]]
@@ -74,6 +73,7 @@ def train_decoder(
             "dataset": dataset,
             "images": len(train),
             "captions": sum(map(len, train.values())),
+            "fingerprint": fingerprint(train),
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "seed": seed,
@@ -122,16 +122,10 @@ def fit(model: keras.Model, train: Any, dev: Any, checkpoint: Checkpoint, folder
             SaveCheckpoints(checkpoint, folder, best_before),
             keras.callbacks.CSVLogger(log, append=resuming),
             keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
-            TqdmCallback(verbose=0, tqdm_class=_bar),
+            ShowProgress(),
         ],
     )
     return read_history(log)
-
-
-def _bar(*arguments: Any, **options: Any) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(*arguments, **options | progress_options())
 
 
 def _run_name(checkpoint: Checkpoint) -> str:
@@ -173,6 +167,26 @@ class DrawOrder(keras.callbacks.Callback):
             if noise := getattr(layer, "seed_generator", None):
                 entropy = np.random.SeedSequence((self.batches.seed or 0, epoch, number))
                 noise.state.assign(entropy.generate_state(2))
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """One bar for the whole run, batch by batch."""
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        self.bar = progress(total=self.params["epochs"] * self.params["steps"], unit="batch")
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.bar.n = epoch * self.params["steps"]
+        self.bar.set_description(f"Epoch {epoch + 1}/{self.params['epochs']}")
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.bar.set_postfix({name: f"{value:.2f}" for name, value in (logs or {}).items()})
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        self.bar.close()
 
 
 class SaveCheckpoints(keras.callbacks.Callback):

@@ -22,6 +22,7 @@ IMAGES = {
     "Flicker8k_Dataset/b.jpg": "photo b" * 100,
     "Flicker8k_Dataset/.DS_Store": "junk",
     "__MACOSX/Flicker8k_Dataset/._a.jpg": "junk",
+    "__MACOSX/Flicker8k_Dataset/c.jpg": "junk",
 }
 
 pytestmark = pytest.mark.usefixtures("keras_home")

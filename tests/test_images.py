@@ -163,7 +163,6 @@ def broken_files(folder) -> dict[str, str]:
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("I am not a photo")
     (folder / "bomb.png").write_bytes(png_header(60_000, 60_000))
-    (folder / "large.png").write_bytes(png_header(11_000, 10_000))  # Pillow itself would only warn
     (folder / "folder.jpg").mkdir()
     return {
         "truncated.jpg": "truncated",
@@ -171,7 +170,6 @@ def broken_files(folder) -> dict[str, str]:
         "empty.jpg": "not a known picture format",
         "text.jpg": "not a known picture format",
         "bomb.png": "pixels",
-        "large.png": "11000 x 10000 pixels are too many",
         "folder.jpg": "directory",
         "missing.jpg": "does not exist",
     }

@@ -1,7 +1,6 @@
 """Tests of caption_generator.train."""
 
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-from caption_generator import train as train_module
 from caption_generator.batches import CaptionBatches
 from caption_generator.checkpoint import Checkpoint, load_checkpoint
 from caption_generator.decoders import DecoderSpec, build_decoder
@@ -239,10 +237,3 @@ def test_the_last_row_of_a_repeated_epoch_counts(tmp_path):
         {"epoch": 2, "loss": 1.9, "val_loss": 2.4},
         {"epoch": 3, "loss": 1, "val_loss": 2},
     ]
-
-
-def test_the_bar_leaves_stdout_alone(capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # a plugin of pytest may have loaded it
-    with train_module._bar(total=2) as bar:
-        bar.update(2)
-    assert capsys.readouterr().out == ""
