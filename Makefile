@@ -4,7 +4,7 @@
 # make notebooks          run the notebooks on the sample and save their outputs (for developers)
 
 PYTHON ?= python3
-IMAGE ?= examples/astronaut.jpg
+IMAGE ?= examples/photographer.jpg
 VENV ?= .venv
 BIN = $(VENV)/bin
 
