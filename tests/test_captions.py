@@ -9,6 +9,7 @@ from caption_generator.captions import (
     clean_caption,
     clean_captions,
     compare_with_disk,
+    fingerprint,
     load_descriptions,
     load_splits,
     read_captions,
@@ -262,3 +263,14 @@ def test_the_comparison_with_the_disk_names_both_sides(workspace):
 def test_a_subset_has_the_captions_of_its_names_in_their_order():
     assert list(subset(CAPTIONS, ["b.jpg"]).items()) == [("b.jpg", ["A cat"])]
     assert list(subset(CAPTIONS, ["b.jpg", "a.jpg"])) == ["b.jpg", "a.jpg"]
+
+
+def test_the_fingerprint_tells_one_set_of_captions_from_another():
+    captions_of = {"a.jpg": ["a dog"], "b.jpg": ["a cat"]}
+    assert fingerprint(captions_of) == fingerprint({"a.jpg": ("a dog",), "b.jpg": ("a cat",)})
+    for other in (
+        {"a.jpg": ["a dog"]},
+        {"a.jpg": ["a dog"], "b.jpg": ["two cats"]},
+        {"c.jpg": ["a dog"], "b.jpg": ["a cat"]},
+    ):
+        assert fingerprint(other) != fingerprint(captions_of)

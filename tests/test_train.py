@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from caption_generator.batches import CaptionBatches
+from caption_generator.captions import fingerprint
 from caption_generator.checkpoint import Checkpoint, load_checkpoint
 from caption_generator.decoders import DecoderSpec, build_decoder
 from caption_generator.encoders import EncoderIdentity
@@ -197,6 +198,7 @@ def test_train_decoder_writes_checkpoints_that_know_what_they_were_trained_on(wo
         "dataset": "drawn",
         "images": 8,
         "captions": 24,
+        "fingerprint": fingerprint(TRAIN),
         "batch_size": 8,
         "learning_rate": 1e-3,
         "seed": 3,
