@@ -17,6 +17,10 @@ The data's way through the package, which is also the order of the notebooks:
     evaluate       BLEU, METEOR, ROUGE-L, CIDEr
     captioner   6. photo in, caption out
     plots          every picture that the notebooks show
+    recipe         all of it in one command: how the model that ships was made
+
+    download       fetches the full Flickr8k
+    files          errors, whole files and plain pickles; with `progress` and `quiet`, the floor that all stand on
 
 Importing the package itself costs nothing: TensorFlow is loaded by the first module that needs it.
 """
