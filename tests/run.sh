@@ -9,8 +9,9 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 copy=$scratch/checkout
 mkdir "$copy"
-tar --exclude=./.git --exclude=./.venv --exclude='./Flickr8k_Dataset/*.jpg' --exclude='./sample/models' \
-    --exclude='./sample/*.p' --exclude='./sample/*.txt' --exclude=__pycache__ -cf - . | tar -xf - -C "$copy"
+tar --exclude=./.git --exclude=./.venv --exclude='./Flickr8k_Dataset/*.jpg' --exclude=__pycache__ \
+    --exclude=./sample/models --exclude=./sample/descriptions.txt --exclude=./sample/features.p \
+    --exclude=./sample/tokenizer.p -cf - . | tar -xf - -C "$copy"
 [ -e ../shared ] && ln -s "$(realpath ../shared)" "$scratch/shared" # real data, for the tests that use it
 cd "$copy"
 unset CAPTION_WORKSPACE CAPTION_OUTPUTS
