@@ -10,7 +10,7 @@ trap 'rm -rf "$scratch"' EXIT
 copy=$scratch/checkout
 mkdir "$copy"
 tar --exclude=./.git --exclude=./.venv --exclude='./Flickr8k_Dataset/*.jpg' --exclude=__pycache__ \
-    --exclude=./sample/models --exclude=./sample/descriptions.txt --exclude=./sample/features.p \
+    --exclude=./models/frozen --exclude=./models/finetuned --exclude=./sample/models --exclude=./sample/descriptions.txt --exclude=./sample/features.p \
     --exclude=./sample/tokenizer.p -cf - . | tar -xf - -C "$copy"
 [ -e ../shared ] && ln -s "$(realpath ../shared)" "$scratch/shared" # real data, for the tests that use it
 cd "$copy"
@@ -20,4 +20,4 @@ unset CAPTION_WORKSPACE CAPTION_OUTPUTS
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -c "import matplotlib.pyplot" # builds its font cache, which it reports, outside of the notebooks
 "$PYTHON" -m pytest
-"$PYTHON" -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+CAPTION_WORKSPACE=sample "$PYTHON" -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
