@@ -55,7 +55,8 @@ class CaptionBatches:
         """
         Args:
             descriptions: image name to clean captions.
-            features: float32 of shape (images, feature_size), in the order of `descriptions`.
+            features: float32 of shape (images, feature_size), or (images, height, width, feature_size), in the order
+                of `descriptions`.
             tokenizer: fitted on the training captions.
             batch_size: captions in a batch.
             seed: None keeps the batches in order of length, as for the dev set.
@@ -87,7 +88,7 @@ class CaptionBatches:
     def dataset(self) -> tf.data.Dataset:
         """The batches as a stream for `fit`, the next one made while this one is trained on."""
         captions = tf.TensorSpec((None, None), tf.int32)
-        features = tf.TensorSpec((None, self.features.shape[1]), tf.float32)
+        features = tf.TensorSpec((None, *self.features.shape[1:]), tf.float32)
         weights = tf.TensorSpec((None, None), tf.float32)
         stream = tf.data.Dataset.from_generator(
             lambda: iter(self), output_signature=((features, captions), captions, weights)

@@ -8,7 +8,7 @@ for result in captioner.caption_files(["dog.jpg"]):
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from caption_generator.checkpoint import Checkpoint, find_encoder, load_checkpoi
 from caption_generator.decoding import BeamSearch, Caption
 from caption_generator.encoders import Encoder
 from caption_generator.files import CaptionError
-from caption_generator.images import load_batches
+from caption_generator.images import load_batches, load_pixels
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
 
@@ -78,9 +78,34 @@ class Captioner:
                 `self.encoder.row.input_size`.
 
         Returns:
-            For each picture `beam` captions, the best first.
+            For each picture `beam` captions, the best first. Their scores are multiplied by how familiar the picture
+            is, where the checkpoint knows what is usual.
         """
-        return self.search(self.encoder.model.predict_on_batch(pixels))
+        features = self.encoder.model.predict_on_batch(pixels)
+        found = self.search(features)
+        if self.checkpoint.familiarity is None:
+            return found
+        familiar = self.checkpoint.familiarity(features).tolist()
+        return [
+            [replace(caption, score=caption.score * factor) for caption in captions]
+            for factor, captions in zip(familiar, found, strict=True)
+        ]
+
+    def look(self, photo: str | Path, caption: Caption) -> np.ndarray:
+        """Where in the photo the model looked for each word of its caption, and for its end.
+
+        Returns:
+            float32 of shape (words + 1, height, width): shares of the grid's places, which sum to 1 for each word.
+
+        Raises:
+            CaptionError: the photo cannot be read, or the decoder has no attention.
+        """
+        if self.checkpoint.decoder.look is None:
+            raise CaptionError(f"the decoder {self.checkpoint.decoder.spec.name} does not look at places of the photo.")
+        features = self.encoder.model.predict_on_batch(load_pixels(photo, self.encoder.row.input_size)[None])
+        tokens = self.checkpoint.tokenizer.encode(caption.text)[None, :-1]
+        [looked] = self.checkpoint.decoder.look.predict_on_batch([features, tokens])
+        return looked.reshape(-1, *features.shape[1:3])
 
     def caption_files(self, paths: Sequence[str | Path], batch_size: int = 32) -> Iterator[Result]:
         """Caption picture files of any kind, in batches, in their order; a broken one costs only its own caption."""

@@ -1,7 +1,6 @@
 """Step 1: raw captions in, clean `descriptions.txt` and the train, dev and test splits out."""
 
 import csv
-import hashlib
 import json
 import random
 import re
@@ -9,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caption_generator.files import CaptionError, replacing
+from caption_generator.files import CaptionError, digest, replacing
 from caption_generator.workspace import Workspace
 
 Descriptions = dict[str, list[str]]
@@ -184,9 +183,7 @@ def _read_names(path: Path) -> list[str]:
 
 def fingerprint(descriptions: Mapping[str, Iterable[str]]) -> str:
     """Twelve hexadecimal digits that tell one set of images and captions from another."""
-    return hashlib.sha256(json.dumps({name: list(group) for name, group in descriptions.items()}).encode()).hexdigest()[
-        :12
-    ]
+    return digest(json.dumps({name: list(group) for name, group in descriptions.items()}))
 
 
 def subset(descriptions: Mapping[str, list[str]], names: Iterable[str]) -> Descriptions:

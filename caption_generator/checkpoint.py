@@ -1,14 +1,15 @@
 """A trained model in one `.h5` file that knows what it belongs to.
 
 The file is what Keras saves as `.h5`, with one more dataset, `about`: a JSON text with the encoder, the decoder's row,
-the vocabulary and the training data. To load it, the networks are built anew from `about` and only their weights are
-read, so that no code or configuration from the file is ever run.
+the vocabulary and the training data. A second, `familiarity`, is there once the model knows what photos usually look
+like to it. To load the file, the networks are built anew from `about` and only their weights are read, so that no code
+or configuration from the file is ever run.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import keras
 import numpy as np
 
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
-from caption_generator.encoders import Encoder, EncoderIdentity, build_encoder
+from caption_generator.encoders import Encoder, EncoderIdentity, build_encoder, with_pooling
+from caption_generator.familiarity import Familiarity
 from caption_generator.files import CaptionError, first_line, replacing
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
@@ -34,6 +36,7 @@ class Checkpoint:
         encoder_identity: what made the features that it was trained on.
         encoder: that encoder itself, where it was trained along and is part of the file.
         training: what it was trained on and how far: plain data for the reader.
+        familiarity: what is usual among the photos that it was trained on, if that was measured.
     """
 
     decoder: Decoder
@@ -41,10 +44,11 @@ class Checkpoint:
     encoder_identity: EncoderIdentity
     encoder: Encoder | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    familiarity: Familiarity | None = None
 
     @property
     def network(self) -> keras.Model:
-        """Everything trained, as one Keras model: (features or pixels, tokens) to probabilities."""
+        """Everything trained, as one Keras model: (features or pixels, tokens) to logits."""
         if self.encoder is None:
             return self.decoder.model
         pixels, tokens = self.encoder.model.input, self.decoder.model.inputs[1]
@@ -67,12 +71,17 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
         "tokenizer": checkpoint.tokenizer.to_dict(),
         "training": dict(checkpoint.training),
     }
+    network = checkpoint.network
     with replacing(path) as temporary:
-        checkpoint.network.save(temporary, include_optimizer=False)
+        with _nothing_frozen(network):
+            network.save(temporary, include_optimizer=False)
         with h5py.File(temporary, "a") as file:
             if half:
                 _to_half(file)
             file["about"] = json.dumps(about)
+            if usual := checkpoint.familiarity:
+                file["familiarity"] = usual.mean
+                file["familiarity"].attrs.update(lowest=usual.lowest, usual=usual.usual)
         if half:
             _repack(temporary)
 
@@ -88,8 +97,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         identity = EncoderIdentity(**about["encoder"])
         tokenizer = Tokenizer(**about["tokenizer"])
         decoder = build_decoder(DecoderSpec(**about["decoder"]))
-        encoder = build_encoder(identity.name, weights=None) if about["includes_encoder"] else None
-        checkpoint = Checkpoint(decoder, tokenizer, identity, encoder, about["training"])
+        encoder = build_encoder(identity.name, None, identity.pooling) if about["includes_encoder"] else None
+        checkpoint = Checkpoint(decoder, tokenizer, identity, encoder, about["training"], _read_familiarity(path))
         checkpoint.network.load_weights(path)
     except CaptionError:
         raise
@@ -114,9 +123,16 @@ def _read_about(path: str | Path) -> dict:
         raise CaptionError(f"{path} is not a checkpoint in HDF5 ({error}): get or train the model again.") from error
 
 
-@lru_cache(maxsize=1)
+def _read_familiarity(path: str | Path) -> Familiarity | None:
+    with h5py.File(path, "r") as file:
+        if "familiarity" not in file:
+            return None
+        mean = file["familiarity"]
+        return Familiarity(mean[()], float(mean.attrs["lowest"]), float(mean.attrs["usual"]))
+
+
 def load_bundled_encoder() -> Encoder:
-    """The encoder inside the shipped model."""
+    """The encoder inside the shipped model, a fresh copy each time: fine-tuning changes it."""
     return load_checkpoint(BUNDLED_MODEL).encoder
 
 
@@ -129,8 +145,8 @@ def find_encoder(checkpoint: Checkpoint, weights: str | Path = "imagenet") -> En
     wanted = checkpoint.encoder_identity
     if checkpoint.encoder is not None:
         return checkpoint.encoder
-    bundled = load_bundled_encoder() if BUNDLED_MODEL.is_file() else None
-    encoder = bundled if bundled and bundled.identity == wanted else build_encoder(wanted.name, weights)
+    bundled = with_pooling(load_bundled_encoder(), wanted.pooling) if BUNDLED_MODEL.is_file() else None
+    encoder = bundled if bundled and bundled.identity == wanted else build_encoder(wanted.name, weights, wanted.pooling)
     check_encoder(wanted, encoder.identity)
     return encoder
 
@@ -160,6 +176,19 @@ def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
             f"the model's vocabulary is {own.fingerprint} ({len(own)} words), tokenizer.p is {tokenizer.fingerprint} "
             f"({len(tokenizer)} words): train again with notebook 4."
         )
+
+
+@contextmanager
+def _nothing_frozen(network: keras.Model) -> Iterator[None]:
+    """Keras writes `.h5` in another order of weights when some layers are frozen, and cannot read that back."""
+    frozen = [layer for layer in network._flatten_layers() if not layer.trainable]
+    for layer in frozen:
+        layer.trainable = True
+    try:
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = False
 
 
 def _to_half(file: h5py.File) -> None:

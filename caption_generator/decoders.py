@@ -1,4 +1,4 @@
-"""The table of LSTM decoders: image features and the words so far in, the next word's probabilities out.
+"""The table of LSTM decoders: an image's features and the words so far in, logits of the next word out.
 
 Each decoder is built twice from the same layers: whole captions at once for training, one word a step for captioning.
 To add a decoder, write its builder and add a row.
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from caption_generator.files import CaptionError
 
@@ -19,9 +19,9 @@ class DecoderSpec:
 
     Attributes:
         name: a row of `DECODERS`.
-        feature_size: length of the image's feature vector.
+        feature_size: length of the image's feature vector, or of the vector at each place of its grid.
         vocabulary_size: words, special tokens included.
-        units: width of the embedding, of the LSTM and of the layers around it.
+        units: width of the LSTM and of the layers around it.
         dropout: share of inputs dropped while training.
     """
 
@@ -34,20 +34,27 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A built decoder. All three models share their layers, hence their weights.
+    """A built decoder. All its models share their layers, hence their weights.
+
+    An image may have several captions (the five of the dataset, or the beams of a search). They stand together, the
+    same number for each image, and share what is computed from the image alone: captions = images x captions of each.
 
     Attributes:
         spec: what it was built from.
-        model: teacher forcing. (features (batch, feature_size), tokens (batch, length)) to probabilities of shape
-            (batch, length, vocabulary_size): at each place, of the word after it.
-        start: features to the list [image, *state] from which decoding starts, each of shape (batch, units).
-        step: [image, *state, token (batch,)] to the list [probabilities (batch, vocabulary_size), *state].
+        model: teacher forcing. (features (images, ...), tokens (captions, length)) to logits of shape
+            (captions, length, vocabulary_size): at each place, of the word after it.
+        start: features to the list [image, *state] from which decoding starts, each with `images` rows.
+        step: [image (images, ...), *state (captions, units), token (captions,)] to the list
+            [logits (captions, vocabulary_size), *state].
+        look: as `model`, to how much each place of the grid counted for each word, (captions, length, places), summing
+            to 1; None where the image has one vector only.
     """
 
     spec: DecoderSpec
     model: keras.Model
     start: keras.Model
     step: keras.Model
+    look: keras.Model | None = None
 
 
 def build_merge(spec: DecoderSpec) -> Decoder:
@@ -63,29 +70,165 @@ def build_merge(spec: DecoderSpec) -> Decoder:
     word_dropout = layers.Dropout(spec.dropout, name="word_dropout")
     lstm = layers.LSTM(units, return_sequences=True, name="lstm")
     hidden = layers.Dense(units, activation="relu", name="hidden")
-    softmax = layers.Dense(spec.vocabulary_size, activation="softmax", name="next_word")
+    next_word = layers.Dense(spec.vocabulary_size, name="next_word")
 
     # Teacher forcing: every word of the caption in one pass.
     features = keras.Input((spec.feature_size,), name="features")
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     image = image_dense(image_dropout(features))
     words = lstm(word_dropout(embedding(tokens)))
-    merged = layers.Add(name="merge")([layers.Reshape((1, units), name="every_word")(image), words])
-    model = keras.Model([features, tokens], softmax(hidden(merged)), name="merge_decoder")
+    every_caption = ForEachCaption(name="every_caption")(image, words)
+    every_word = layers.Reshape((1, units), name="every_word")(every_caption)
+    logits = next_word(hidden(layers.Add(name="merge")([every_word, words])))
+    model = keras.Model([features, tokens], logits, name="merge_decoder")
 
     # Captioning: the same layers, one word at a time, with the LSTM's state handed on.
-    blank = keras.ops.zeros_like(image)
+    blank = ops.zeros_like(image)
     start = keras.Model(features, [image, blank, blank], name="start")
     image_in, h_in, c_in = (keras.Input((units,), name=name) for name in ("image", "h", "c"))
     token_in = keras.Input((), dtype="int32", name="token")
-    word = keras.ops.reshape(embedding(token_in), (-1, units))  # without the mask: no token is padding here
+    word = ops.reshape(embedding(token_in), (-1, units))  # without the mask: no token is padding here
     output, (h, c) = lstm.cell(word, [h_in, c_in])
-    probabilities = softmax(hidden(layers.Add(name="merge_step")([image_in, output])))
-    step = keras.Model([image_in, h_in, c_in, token_in], [probabilities, h, c], name="step")
+    merged = layers.Add(name="merge_step")([ForEachCaption()(image_in, output), output])
+    step = keras.Model([image_in, h_in, c_in, token_in], [next_word(hidden(merged)), h, c], name="step")
     return Decoder(spec, model, start, step)
 
 
-DECODERS: Mapping[str, Callable[[DecoderSpec], Decoder]] = {"merge": build_merge}
+def build_attention(spec: DecoderSpec) -> Decoder:
+    """The attention model: the LSTM starts from the whole image, and before each word looks at places of it.
+
+    Xu et al. 2015, "Show, Attend and Tell", brought the grid and the LSTM started from its mean. The LSTM is asked
+    first and looks afterwards, as in Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural
+    Machine Translation": the places looked at do not enter the LSTM, so that teacher forcing computes the attention of
+    all words at once. The words' embedding also answers as the last layer (Press and Wolf 2017).
+    """
+    units, width = spec.units, spec.units // 2
+    image_dropout = layers.Dropout(spec.dropout, name="image_dropout")
+    values_dense = layers.Dense(units, activation="relu", name="values")
+    keys_dense = layers.Dense(units, name="keys")
+    mean = layers.GlobalAveragePooling2D(name="mean")
+    first_h = layers.Dense(units, activation="tanh", name="first_h")
+    first_c = layers.Dense(units, name="first_c")
+    # Ten times the usual spread of words: as the last layer, they would else start with logits near 0 and learn slowly.
+    spread = keras.initializers.RandomNormal(stddev=0.1)
+    embedding = layers.ReversibleEmbedding(spec.vocabulary_size, width, embeddings_initializer=spread, name="embedding")
+    word_dropout = layers.Dropout(spec.dropout, name="word_dropout")
+    lstm = layers.LSTM(units, return_sequences=True, name="lstm")
+    attention = GridAttention(heads=4, name="attention")
+    hidden = layers.Dense(width, activation="tanh", name="hidden")
+    hidden_dropout = layers.Dropout(spec.dropout, name="hidden_dropout")
+
+    # Once an image. Keys and values side by side, so that the image is one tensor.
+    features = keras.Input((None, None, spec.feature_size), name="features")
+    grid = image_dropout(features)
+    values = values_dense(layers.Reshape((-1, spec.feature_size), name="places")(grid))
+    image = layers.Concatenate(name="image")([keys_dense(values), values])
+    whole = mean(grid)
+    h_0, c_0 = first_h(whole), first_c(whole)
+    start = keras.Model(features, [image, h_0, c_0], name="start")
+
+    # Teacher forcing: every word of the caption in one pass.
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    words = word_dropout(embedding(tokens))
+    state = [ForEachCaption(name=f"every_{name}")(first, words) for name, first in (("h", h_0), ("c", c_0))]
+    outputs = lstm(words, initial_state=state)
+    context, looked = attention(outputs, image)
+    merged = layers.Concatenate(name="merge")([outputs, context])
+    logits = embedding(hidden_dropout(hidden(merged)), reverse=True)
+    model = keras.Model([features, tokens], logits, name="attention_decoder")
+    look = keras.Model([features, tokens], looked, name="look")
+
+    # Captioning: the same layers, one word at a time, with the LSTM's state handed on.
+    image_in = keras.Input((None, 2 * units), name="image_in")
+    h_in, c_in = (keras.Input((units,), name=name) for name in ("h", "c"))
+    token_in = keras.Input((), dtype="int32", name="token")
+    output, (h, c) = lstm.cell(embedding(token_in), [h_in, c_in])
+    query = layers.Reshape((1, units), name="query")(output)
+    context = layers.Reshape((units,), name="context")(attention(query, image_in)[0])
+    merged = layers.Concatenate(name="merge_step")([output, context])
+    step = keras.Model([image_in, h_in, c_in, token_in], [embedding(hidden(merged), reverse=True), h, c], name="step")
+    return Decoder(spec, model, start, step, look)
+
+
+@keras.saving.register_keras_serializable("caption_generator")
+class ForEachCaption(layers.Layer):
+    """Repeats each row of `image` (images, units) for every caption of its image: (captions, units)."""
+
+    def call(self, image, captions):
+        images, units = ops.shape(image)[0], ops.shape(image)[-1]
+        each = ops.shape(captions)[0] // images
+        return ops.reshape(ops.broadcast_to(image[:, None], (images, each, units)), (images * each, units))
+
+    def compute_output_spec(self, image, captions):
+        return keras.KerasTensor((captions.shape[0], image.shape[-1]), image.dtype)
+
+
+@keras.saving.register_keras_serializable("caption_generator")
+class GridAttention(layers.Layer):
+    """Scaled dot-product attention of words over the places of their image (Vaswani et al. 2017), in several heads.
+
+    `queries` are (captions, length, units). `image` is (images, places, 2 x units), keys beside values, and all
+    captions of an image use the same. Gives the context, (captions, length, units), and how much each place counted,
+    (captions, length, places), the mean of the heads.
+    """
+
+    def __init__(self, heads: int, **options):
+        super().__init__(**options)
+        self.heads = heads
+
+    def call(self, queries, image):
+        captions, length, units = ops.shape(queries)
+        images, places, _ = ops.shape(image)
+        size = units // self.heads
+        keys, values = (ops.reshape(half, (images, places, self.heads, size)) for half in ops.split(image, 2, axis=-1))
+        # Words do not look at one another, so the captions of an image can stand in one row.
+        queries = ops.reshape(queries, (images, captions // images * length, self.heads, size))
+        weights = ops.softmax(ops.einsum("iqhs,iphs->ihqp", queries, keys) / size**0.5)
+        context = ops.einsum("ihqp,iphs->iqhs", weights, values)
+        looked = ops.mean(weights, axis=1)
+        return ops.reshape(context, (captions, length, units)), ops.reshape(looked, (captions, length, places))
+
+    def compute_output_spec(self, queries, image):
+        captions, length, units = queries.shape
+        return (
+            keras.KerasTensor((captions, length, units), queries.dtype),
+            keras.KerasTensor((captions, length, image.shape[1]), queries.dtype),
+        )
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"heads": self.heads}
+
+
+@dataclass(frozen=True)
+class DecoderRow:
+    """One decoder.
+
+    Attributes:
+        build: its builder.
+        pooling: what it reads of an image: "avg", one vector, or "grid", one vector at each place.
+        units: the width that it was tuned at.
+    """
+
+    build: Callable[[DecoderSpec], Decoder]
+    pooling: str
+    units: int
+
+
+DECODERS: Mapping[str, DecoderRow] = {
+    "merge": DecoderRow(build_merge, "avg", 256),
+    "attention": DecoderRow(build_attention, "grid", 512),
+}
+
+
+def decoder_row(name: str) -> DecoderRow:
+    """Look a decoder up.
+
+    Raises:
+        CaptionError: there is none of that name.
+    """
+    if name not in DECODERS:
+        raise CaptionError(f"there is no decoder {name!r}: choose one of {', '.join(DECODERS)}.")
+    return DECODERS[name]
 
 
 def build_decoder(spec: DecoderSpec) -> Decoder:
@@ -94,6 +237,4 @@ def build_decoder(spec: DecoderSpec) -> Decoder:
     Raises:
         CaptionError: there is none of that name.
     """
-    if spec.name not in DECODERS:
-        raise CaptionError(f"there is no decoder {spec.name!r}: choose one of {', '.join(DECODERS)}.")
-    return DECODERS[spec.name](spec)
+    return decoder_row(spec.name).build(spec)

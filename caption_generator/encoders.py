@@ -1,11 +1,10 @@
-"""The table of CNN encoders: raw pixels in, one feature vector an image out.
+"""The table of CNN encoders: raw pixels in, features out, one vector an image or one for each place of a grid.
 
-Each is a network of `keras.applications` without its classifier, averaged over its last grid. Its own
+Each is a network of `keras.applications` without its classifier, whose last grid is averaged or kept. Its own
 `preprocess_input` is part of the model that is built here, so that pixels cannot be scaled twice or not at all.
 To add an encoder, add a row.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from caption_generator.files import CaptionError, first_line
+from caption_generator.files import CaptionError, digest, first_line
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class EncoderRow:
         builder: the function of `keras.applications` that builds it.
         preprocessing: the module of `keras.applications` whose `preprocess_input` belongs to it.
         input_size: height and width of its input, in pixels.
-        feature_size: length of its feature vector.
+        feature_size: length of its feature vectors.
         early_layers_end: the layer after which fine-tuning begins, for those that have been fine-tuned.
         arguments: what the builder is given besides.
     """
@@ -64,6 +63,7 @@ class EncoderIdentity:
         preprocessing: as in the table.
         feature_size: length of the vector.
         weights: a fingerprint of the encoder's weights.
+        pooling: "avg", the mean of the last grid, or "grid", the grid itself.
     """
 
     name: str
@@ -71,9 +71,10 @@ class EncoderIdentity:
     preprocessing: str
     feature_size: int
     weights: str
+    pooling: str = "avg"
 
     def __str__(self) -> str:
-        return f"{self.name} (weights {self.weights})"
+        return f"{self.name} (weights {self.weights}, pooling {self.pooling})"
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -85,13 +86,15 @@ class Encoder:
 
     Attributes:
         row: its row of the table.
+        pooling: "avg" or "grid".
         model: uint8 or float pixels 0 to 255 of shape (images, input_size, input_size, 3) to float32 features of
-            shape (images, feature_size).
-        backbone: the network of `keras.applications` inside it.
+            shape (images, feature_size), or (images, height, width, feature_size) for a grid.
+        backbone: the network of `keras.applications` inside it, from preprocessed pixels to the grid.
         preprocessed: what the backbone is given, as a symbolic tensor.
     """
 
     row: EncoderRow
+    pooling: str
     model: keras.Model
     backbone: keras.Model
     preprocessed: keras.KerasTensor
@@ -99,7 +102,9 @@ class Encoder:
     @property
     def identity(self) -> EncoderIdentity:
         row = self.row
-        return EncoderIdentity(row.name, row.input_size, row.preprocessing, row.feature_size, fingerprint(self.model))
+        return EncoderIdentity(
+            row.name, row.input_size, row.preprocessing, row.feature_size, fingerprint(self.model), self.pooling
+        )
 
 
 def encoder_row(name: str) -> EncoderRow:
@@ -113,13 +118,14 @@ def encoder_row(name: str) -> EncoderRow:
     return ENCODERS[name]
 
 
-def build_encoder(name: str, weights: str | Path | None = "imagenet") -> Encoder:
+def build_encoder(name: str, weights: str | Path | None = "imagenet", pooling: str = "avg") -> Encoder:
     """Build the encoder called `name`.
 
     Args:
         name: a row of `ENCODERS`, or "bundled" for the encoder inside the shipped model, which needs no download.
         weights: "imagenet" (downloaded once by Keras), a local weights file without the classifier, or None for
             random weights.
+        pooling: "avg" for one vector an image, "grid" for one at each place.
 
     Raises:
         CaptionError: no such encoder, or its weights can neither be found nor downloaded, or do not fit.
@@ -129,22 +135,34 @@ def build_encoder(name: str, weights: str | Path | None = "imagenet") -> Encoder
             load_bundled_encoder,
         )  # a checkpoint is made of an encoder: no way round
 
-        return load_bundled_encoder()
+        return with_pooling(load_bundled_encoder(), pooling)
     row = encoder_row(name)
-    backbone = _backbone(row, weights)
+    return _assemble(row, _backbone(row, weights), pooling)
+
+
+def with_pooling(encoder: Encoder, pooling: str) -> Encoder:
+    """The same network, its last grid averaged ("avg") or kept ("grid")."""
+    return encoder if encoder.pooling == pooling else _assemble(encoder.row, encoder.backbone, pooling)
+
+
+def _assemble(row: EncoderRow, backbone: keras.Model, pooling: str) -> Encoder:
     module = getattr(keras.applications, row.preprocessing)
     pixels = keras.Input((row.input_size, row.input_size, 3), name="pixels")
     preprocessed = module.preprocess_input(pixels)
     # Batch norm keeps its statistics, unless a caller says training=True: Keras lets the outermost call decide.
-    model = keras.Model(pixels, backbone(preprocessed, training=False), name="encoder")
-    return Encoder(row, model, backbone, preprocessed)
+    features = pool(backbone(preprocessed, training=False), pooling)
+    return Encoder(row, pooling, keras.Model(pixels, features, name="encoder"), backbone, preprocessed)
+
+
+def pool(grid: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    """The grid itself, or its mean."""
+    return {"grid": keras.layers.Identity, "avg": keras.layers.GlobalAveragePooling2D}[pooling](name=pooling)(grid)
 
 
 def _backbone(row: EncoderRow, weights: str | Path | None) -> keras.Model:
     build = getattr(keras.applications, row.builder)
     options = dict(row.arguments) | {
         "include_top": False,
-        "pooling": "avg",
         "input_shape": (row.input_size, row.input_size, 3),
     }
     if weights is None:
@@ -182,7 +200,5 @@ def _download_advice(row: EncoderRow, error: Exception) -> str:
 
 def fingerprint(model: keras.Model) -> str:
     """Twelve hexadecimal digits that tell one set of weights from another, whether stored in 32 bits or in 16."""
-    digest = hashlib.sha256()
-    for weight in model.get_weights():
-        digest.update(np.ascontiguousarray(weight, dtype=np.float16).tobytes())
-    return digest.hexdigest()[:12]
+    weights = (np.ascontiguousarray(weight, dtype=np.float16).tobytes() for weight in model.get_weights())
+    return digest(b"".join(weights))

@@ -8,7 +8,8 @@ here, METEOR is left out, and the result says so.
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,6 +28,12 @@ from caption_generator.progress import progress
 from caption_generator.quiet import native_stderr_silenced
 
 Tokenized = dict[str, list[str]]
+# Words that tell nothing of the photo: neither naming one nor leaving it out is a mistake.
+_FUNCTION = (
+    "a an the in on of at and with to is are by from for as into onto while through over near up down out his her "
+    "its their that this there it he she they who which be being has have some other another"
+)
+FUNCTION_WORDS = frozenset(_FUNCTION.split())
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,76 @@ def score(candidates: Mapping[str, str], references: Descriptions) -> Scores:
             corpus[name] = 100 * float(value)
             by_image[name] = 100 * np.asarray(values, dtype=float)
     return Scores(corpus, by_image, images, label)
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How much a set of captions repeats itself.
+
+    Attributes:
+        captions: how many there are.
+        distinct: how many different ones.
+        vocabulary: how many different words they use.
+        words: mean length.
+    """
+
+    captions: int
+    distinct: int
+    vocabulary: int
+    words: float
+
+
+def diversity(captions: Sequence[str]) -> Diversity:
+    """Measure how much clean captions repeat themselves."""
+    split = [caption.split() for caption in captions]
+    words = [word for caption in split for word in caption]
+    return Diversity(len(captions), len(set(captions)), len(set(words)), len(words) / max(1, len(captions)))
+
+
+def word_rates(captions: Iterable[str]) -> dict[str, float]:
+    """How many of a hundred clean captions say each word, the most frequent first."""
+    said = [set(caption.split()) for caption in captions]
+    return {word: 100 * count / len(said) for word, count in Counter(w for s in said for w in s).most_common()}
+
+
+def scores_by_length(candidates: Mapping[str, str], scores: Scores, measure: str = "CIDEr") -> dict[int, np.ndarray]:
+    """The scores of the images whose captions have a certain number of words, by that number."""
+    lengths = np.array([len(candidates[name].split()) for name in scores.images])
+    return {int(length): scores.by_image[measure][lengths == length] for length in np.unique(lengths)}
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What is wrong with a caption, as far as its references tell.
+
+    Attributes:
+        invented: words that no reference has.
+        missed: words of most references that it lacks.
+        repeated: words that it says more often than any reference.
+    """
+
+    invented: list[str]
+    missed: list[str]
+    repeated: list[str]
+
+    def __str__(self) -> str:
+        parts = [f"{name}: {', '.join(words)}" for name, words in vars(self).items() if words]
+        return "; ".join(parts) or "only in how it is said"
+
+
+def find_mistakes(candidate: str, references: Sequence[str]) -> Mistakes:
+    """Compare the telling words of a caption with those of its references; all of them clean."""
+    said = Counter(word for word in candidate.split() if word not in FUNCTION_WORDS)
+    wanted = [Counter(word for word in text.split() if word not in FUNCTION_WORDS) for text in references]
+    by_how_many = Counter(word for counts in wanted for word in counts)
+    most = Counter()
+    for counts in wanted:
+        most |= counts
+    return Mistakes(
+        [word for word in said if word not in most],
+        [word for word, count in by_how_many.most_common() if 2 * count > len(wanted) and word not in said],
+        [word for word, count in said.items() if count > max(1, most[word])],
+    )
 
 
 def _scorers() -> list[tuple[list[str], object, dict]]:

@@ -1,5 +1,6 @@
 """Reading and writing files safely: whole or not at all, and plain data only."""
 
+import hashlib
 import os
 import pickle
 import tempfile
@@ -22,6 +23,11 @@ class CaptionError(Exception):
 def first_line(error: Exception) -> str:
     """What to quote of an error whose text may go on for pages."""
     return str(error).partition("\n")[0]
+
+
+def digest(content: str | bytes) -> str:
+    """A fingerprint: twelve hexadecimal digits that tell one content from another."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:12]
 
 
 @contextmanager

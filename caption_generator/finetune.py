@@ -1,28 +1,30 @@
-"""Step 4, continued: let the caption loss into the encoder.
+"""Step 4, continued: train on the images themselves, and let the caption loss into the encoder.
 
 The early layers of a CNN see edges and textures, which captions do not change, and cost most of its time. So their
-activations are computed once, for every image and its mirror image, and the layers after them are trained together with
-the decoder. Random windows of the stored grid stand in for random crops of the image.
+activations are computed once, for every image and for some random views of it, and the layers after them are trained
+together with the decoder, or only run where the decoder is to settle first.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from pycocoevalcap.cider.cider import Cider
 
 from caption_generator.batches import pad, teacher_forcing
 from caption_generator.captions import Descriptions
 from caption_generator.checkpoint import Checkpoint
-from caption_generator.encoders import Encoder, fingerprint
-from caption_generator.files import CaptionError, replacing
-from caption_generator.images import load_batches
+from caption_generator.decoding import BeamSearch
+from caption_generator.encoders import Encoder, fingerprint, pool
+from caption_generator.files import CaptionError, digest, replacing
+from caption_generator.images import load_augmented, load_batches, load_pixels
 from caption_generator.progress import progress
-from caption_generator.tokenizer import Tokenizer
-from caption_generator.train import History, fit, word_loss
+from caption_generator.tokenizer import PAD, Tokenizer
+from caption_generator.train import History, WordLoss, check_captions, check_pooling, fit
 
 
 def split_encoder(encoder: Encoder) -> tuple[keras.Model, keras.Model]:
@@ -35,63 +37,81 @@ def split_encoder(encoder: Encoder) -> tuple[keras.Model, keras.Model]:
     if cut is None:
         raise CaptionError(f"the encoder {encoder.row.name} has no early_layers_end in its row: name the layer there.")
     backbone = encoder.backbone
+    # Both must be the encoder's own layers: what is trained here is saved there.
     early = keras.Model(backbone.input, backbone.get_layer(cut).output)
-    late = keras.Model(backbone.get_layer(cut).output, backbone.output, name="late_layers")
+    late = keras.Model(backbone.get_layer(cut).output, pool(backbone.output, encoder.pooling), name="late_layers")
     return keras.Model(encoder.model.input, early(encoder.preprocessed), name="early_layers"), late
 
 
-def store_grids(early: keras.Model, folder: str | Path, names: Sequence[str], path: str | Path) -> np.ndarray:
-    """Run the early layers over every image and its mirror image, once.
+def freeze(network: keras.Model, frozen: bool = True) -> None:
+    """Keep the weights of `network` as they are, or let them be trained."""
+    for layer in network.layers:  # one by one: the network is new, and does not know what its layers are set to
+        layer.trainable = not frozen
 
-    Args:
-        early: the first half of `split_encoder`.
-        folder: where the images are.
-        path: a `.npy` file that is mapped, not loaded, so that memory does not grow with the dataset.
 
-    Returns:
-        float16 of shape (images, 2, height, width, channels), on disk.
+class Grids:
+    """What the early layers make of every image, once upright and whole, then in random views, on disk.
 
-    Raises:
-        CaptionError: an image cannot be read.
+    Attributes:
+        views: float16 arrays of shape (images, height, width, channels), mapped and not loaded, so that memory does not
+            grow with the dataset; the first holds the whole images.
     """
-    path = Path(path)
-    shape = (len(names), 2, *early.output.shape[1:])
-    if path.is_file():
-        stored = np.load(path, mmap_mode="r")
-        if stored.shape == shape:
-            return stored
+
+    def __init__(
+        self, early: keras.Model, images: str | Path, names: Sequence[str], folder: str | Path, views: int = 0
+    ):
+        """Read the files of an earlier run in `folder`, or compute and write them, one for each view.
+
+        Args:
+            early: the first half of `split_encoder`.
+            images: the folder of images.
+            names: the images' file names.
+            folder: where the arrays go, under a name that only the same layers, weights and images share.
+            views: how many random views besides the whole images.
+
+        Raises:
+            CaptionError: an image cannot be read.
+        """
+        self.views = []
+        for view in range(views + 1):
+            path = Path(folder, f"grids_{_name(early, names)}_{view}.npy")
+            if not path.is_file():
+                load = partial(load_augmented, seed=view) if view else load_pixels
+                _write_grids(early, [Path(images, name) for name in names], path, load, f"View {view} of {views}")
+            self.views.append(np.load(path, mmap_mode="r"))
+
+
+def _name(early: keras.Model, names: Sequence[str]) -> str:
+    layers = f"{early.input.shape} {early.layers[-1].layers[-1].name} {early.output.shape}"
+    return digest("\n".join([fingerprint(early), layers, *names]))
+
+
+def _write_grids(early: keras.Model, paths: Sequence[Path], path: Path, load, label: str) -> None:
     size = early.input.shape[1]
-    with replacing(path) as temporary, progress(total=len(names), unit="image", desc="Early layers") as bar:
-        grids = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+    with replacing(path) as temporary, progress(total=len(paths), unit="image", desc=label) as bar:
+        grids = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(paths), *early.output.shape[1:]))
         done = 0
-        for batch in load_batches([Path(folder, name) for name in names], size):
+        for batch in load_batches(paths, size, load=load):
             if batch.errors:
                 raise CaptionError(batch.errors[0])
-            rows = slice(done, done + len(batch.paths))
-            grids[rows, 0] = early.predict_on_batch(batch.pixels)
-            grids[rows, 1] = early.predict_on_batch(batch.pixels[:, :, ::-1])
-            done = rows.stop
+            grids[done : done + len(batch.paths)] = early.predict_on_batch(batch.pixels)
+            done += len(batch.paths)
             bar.update(len(batch.paths))
         grids.flush()
-    return np.load(path, mmap_mode="r")
-
-
-def _grids_name(early: keras.Model, names: Iterable[str]) -> str:
-    """A name that only grids of the same layers, weights and images share."""
-    return hashlib.sha256("\n".join([fingerprint(early), *names]).encode()).hexdigest()[:12]
 
 
 class GridBatches:
     """Batches of images with all their captions, which share one pass of the encoder.
 
-    Iterating yields `((grids, inputs, owners), targets, weights)`: float32 (images, height, width, channels), then as
-    `teacher_forcing` for (captions, length), and int32 (captions,): the place of each caption's image in the batch.
+    Iterating yields `((grids, inputs), targets, weights)`: float32 (images, height, width, channels), then as
+    `teacher_forcing` for (captions, length). Each image has the same number of captions, which stand together; where it
+    has fewer, the rest are padding.
     """
 
     def __init__(
         self,
         descriptions: Descriptions,
-        grids: np.ndarray,
+        grids: Grids,
         tokenizer: Tokenizer,
         images_per_batch: int = 32,
         seed: int | None = 0,
@@ -99,51 +119,73 @@ class GridBatches:
     ):
         """
         Args:
-            grids: of `store_grids`, in the order of `descriptions`.
-            seed: draws order, mirroring and windows; None, as for the dev set, keeps order and whole upright grids.
+            grids: of the images of `descriptions`, in their order.
+            seed: draws order, views and windows; None, as for the dev set, keeps order and whole upright images.
             crop: a window is up to this much smaller than the grid.
         """
+        self.names = list(descriptions)
         self.tokens = [[tokenizer.encode(caption) for caption in group] for group in descriptions.values()]
-        self.grids, self.images_per_batch, self.seed, self.crop, self.epoch = grids, images_per_batch, seed, crop, 0
+        self.longest = np.array([max(map(len, group)) for group in self.tokens])
+        self.each = max(map(len, self.tokens))
+        self.views, self.images_per_batch, self.seed, self.crop, self.epoch = (
+            grids.views,
+            images_per_batch,
+            seed,
+            crop,
+            0,
+        )
 
     def __len__(self) -> int:
         return -(-len(self.tokens) // self.images_per_batch)
 
     def __iter__(self) -> Iterator:
+        for images, grids in self.images():
+            empty = np.full(1, PAD, np.int32)
+            rows = [row for i in images for row in self.tokens[i] + [empty] * (self.each - len(self.tokens[i]))]
+            inputs, targets, weights = teacher_forcing(pad(rows))
+            yield (grids, inputs), targets, weights
+
+    def images(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The images of each batch of this epoch: their numbers, and their grids in float32."""
         random = np.random.default_rng((self.seed or 0, self.epoch))
-        order = np.arange(len(self.tokens)) if self.seed is None else random.permutation(len(self.tokens))
-        for start in range(0, len(order), self.images_per_batch):
-            images = order[start : start + self.images_per_batch]
-            grids = np.stack([self.grids[i, 0] for i in images]) if self.seed is None else self._windows(images, random)
-            captions = [(tokens, owner) for owner, image in enumerate(images) for tokens in self.tokens[image]]
-            inputs, targets, weights = teacher_forcing(pad([tokens for tokens, _ in captions]))
-            owners = np.array([owner for _, owner in captions], np.int32)
-            yield (grids.astype(np.float32), inputs, owners), targets, weights
+        for images in self._order(random):
+            yield (
+                images,
+                (self.views[0][images] if self.seed is None else self._windows(images, random)).astype(np.float32),
+            )
+
+    def _order(self, random: np.random.Generator) -> list[np.ndarray]:
+        """Images whose longest captions are of similar length share a batch: there is less padding."""
+        size, order = self.images_per_batch, np.arange(len(self.tokens))
+        if self.seed is None:
+            return [order[i : i + size] for i in range(0, len(order), size)]
+        order = random.permutation(order)
+        order = order[np.argsort(self.longest[order] + random.normal(0, 1, len(order)))]
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        return [batches[i] for i in random.permutation(len(batches))]
 
     def _windows(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        smaller = 2 * random.integers(self.crop // 2 + 1)  # one size for the batch, one place and mirroring for each
-        height, width = np.array(self.grids.shape[2:4]) - smaller
+        smaller = 2 * random.integers(self.crop // 2 + 1)  # one size for the batch, one view and place for each
+        height, width = np.array(self.views[0].shape[1:3]) - smaller
         windows = []
         for image in images:
-            mirrored, (top, left) = random.integers(2), random.integers(smaller + 1, size=2)
-            windows.append(self.grids[image, mirrored, top : top + height, left : left + width])
+            view, (top, left) = random.integers(len(self.views)), random.integers(smaller + 1, size=2)
+            windows.append(self.views[view][image, top : top + height, left : left + width])
         return np.stack(windows)
 
     def dataset(self) -> tf.data.Dataset:
         """The batches as a stream for `fit`."""
         captions = tf.TensorSpec((None, None), tf.int32)
-        grids = tf.TensorSpec((None, None, None, self.grids.shape[-1]), tf.float32)
-        signature = (
-            (grids, captions, tf.TensorSpec((None,), tf.int32)),
-            captions,
-            tf.TensorSpec((None, None), tf.float32),
+        grids = tf.TensorSpec((None, None, None, self.views[0].shape[-1]), tf.float32)
+        weights = tf.TensorSpec((None, None), tf.float32)
+        stream = tf.data.Dataset.from_generator(
+            lambda: iter(self), output_signature=((grids, captions), captions, weights)
         )
-        stream = tf.data.Dataset.from_generator(lambda: iter(self), output_signature=signature)
         return stream.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
 
 
-class FineTuned(keras.Model):
-    """The late layers of the encoder and the decoder as one network: (grids, tokens, owners) to probabilities."""
+class EncoderDecoder(keras.Model):
+    """The late layers of the encoder and the decoder as one network: (grids, tokens) to logits."""
 
     def __init__(self, late: keras.Model, decoder: keras.Model):
         super().__init__()
@@ -151,12 +193,32 @@ class FineTuned(keras.Model):
         self.built = True  # as both are; without it, a backup is not restored
 
     def call(self, inputs: tuple, training: bool = False) -> tf.Tensor:
-        grids, tokens, owners = inputs
+        grids, tokens = inputs
         features = self.late(grids, training=False)  # batch norm keeps its statistics
-        return self.decoder([keras.ops.take(features, owners, axis=0), tokens], training=training)
+        return self.decoder([features, tokens], training=training)
 
 
-def finetune(
+class ScoreDev(keras.callbacks.Callback):
+    """Caption the dev images greedily after every epoch, and log their CIDEr as `val_cider`, in per cent.
+
+    The loss stops falling long before the captions stop improving. Both sides are clean captions here, which needs no
+    Java and comes out a little higher than the scores of `evaluate`.
+    """
+
+    def __init__(self, late: keras.Model, checkpoint: Checkpoint, dev: Descriptions, grids: Grids):
+        super().__init__()
+        self.late, self.dev, self.grids = late, dev, grids.views[0]
+        self.search = BeamSearch(checkpoint.decoder, checkpoint.tokenizer, beam=1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        names, found = list(self.dev), {}
+        for start in range(0, len(names), 64):
+            features = self.late.predict_on_batch(self.grids[start : start + 64].astype(np.float32))
+            found |= {name: [best.text] for name, (best,) in zip(names[start:], self.search(features), strict=False)}
+        logs["val_cider"] = 100 * float(Cider().compute_score(self.dev, found)[0])
+
+
+def train_captioner(
     checkpoint: Checkpoint,
     encoder: Encoder,
     images: str | Path,
@@ -166,43 +228,65 @@ def finetune(
     epochs: int = 10,
     images_per_batch: int = 32,
     learning_rate: float = 2e-4,
+    smoothing: float = 0.1,
+    freeze_encoder: bool = False,
+    views: int = 7,
     seed: int = 0,
 ) -> History:
-    """Train encoder and decoder together; interrupted, the same call goes on after the last finished epoch.
+    """Train the decoder on images, and the encoder with it; interrupted, the same call goes on after the last epoch.
 
-    Writes what `train_decoder` writes; these checkpoints contain the encoder.
+    Writes what `train_decoder` writes, with the greedy dev CIDEr in the history, by which `model_best.h5` is chosen
+    here. The checkpoints contain the encoder.
 
     Args:
-        checkpoint: a decoder that has settled on the encoder's frozen features.
-        encoder: the one it belongs to; its weights are changed.
+        checkpoint: the decoder to train: a new one with a frozen encoder, one that has settled without.
+        encoder: the one it belongs to; its weights are changed, unless it is frozen.
         images: the folder of images.
-        folder: where checkpoints and the stored grids go.
-        learning_rate: of Adam at the start; it falls to 0 along a cosine.
+        folder: where checkpoints go.
+        learning_rate: of Adam; with a frozen encoder it stays as it is, else it falls to 0 along a cosine.
+        smoothing: of the labels, see `WordLoss`.
+        freeze_encoder: train the decoder alone.
+        views: how many random views of each image are stored, see `Grids`.
+
+    Raises:
+        CaptionError: there are no captions, the decoder cannot read the encoder's features, or an image is broken.
     """
+    check_captions(train, dev)
+    check_pooling(checkpoint.decoder.spec.name, encoder.pooling)
     keras.utils.set_random_seed(seed)
     folder = Path(folder)
     early, late = split_encoder(encoder)
-    grids = {
-        split: store_grids(early, images, list(group), folder / f"grids_{split}_{_grids_name(early, group)}.npy")
-        for split, group in (("train", train), ("dev", dev))
-    }
-    batches = GridBatches(train, grids["train"], checkpoint.tokenizer, images_per_batch, seed)
-    model = FineTuned(late, checkpoint.decoder.model)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batches))
-    model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=5.0), loss=word_loss(), jit_compile=False)
-    training = dict(checkpoint.training) | {
-        "finetuning": {
-            "epochs": epochs,
-            "images_per_batch": images_per_batch,
-            "learning_rate": learning_rate,
-            "seed": seed,
-        }
+    train_grids = Grids(early, images, list(train), folder.parent / "grids", views)
+    dev_grids = Grids(early, images, list(dev), folder.parent / "grids")
+    freeze(late, freeze_encoder)
+    batches = GridBatches(train, train_grids, checkpoint.tokenizer, images_per_batch, seed)
+    model = EncoderDecoder(late, checkpoint.decoder.model)
+    # A decoder that settles is not to come to rest: the next stage goes on with it.
+    cosine = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batches))
+    optimizer = keras.optimizers.Adam(learning_rate if freeze_encoder else cosine, global_clipnorm=5.0)
+    model.compile(optimizer=optimizer, loss=WordLoss(smoothing), jit_compile=False)
+    stage = {
+        "encoder": "frozen" if freeze_encoder else "trained",
+        "epochs": epochs,
+        "images_per_batch": images_per_batch,
+        "learning_rate": learning_rate,
+        "smoothing": smoothing,
+        "views": views,
+        "seed": seed,
     }
     return fit(
         model,
         batches,
-        GridBatches(dev, grids["dev"], checkpoint.tokenizer, images_per_batch, seed=None),
-        replace(checkpoint, encoder=encoder, training=training),
+        GridBatches(dev, dev_grids, checkpoint.tokenizer, images_per_batch, seed=None),
+        add_stage(replace(checkpoint, encoder=encoder), stage),
         folder,
         epochs,
+        best_by="val_cider",
+        callbacks=[ScoreDev(late, checkpoint, dev, dev_grids)],
     )
+
+
+def add_stage(checkpoint: Checkpoint, stage: dict) -> Checkpoint:
+    """Note in the checkpoint how it is trained further."""
+    earlier = checkpoint.training.get("stages", [])
+    return replace(checkpoint, training=dict(checkpoint.training) | {"stages": [*earlier, stage]})

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from caption_generator.captioner import Result
 from caption_generator.captions import Descriptions
 from caption_generator.decoding import Caption
-from caption_generator.evaluate import Scores
+from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.files import replacing
 from caption_generator.images import open_rgb
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -116,6 +116,19 @@ def losses(history: Sequence[Mapping[str, float]]) -> Figure:
     return _tidy(figure)
 
 
+def stages(histories: Mapping[str, Sequence[Mapping[str, float]]], measure: str = "val_cider") -> Figure:
+    """How the dev score grew from stage to stage of the training."""
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    first = 1
+    for (stage, history), colour in zip(histories.items(), (GREY, BLUE, ORANGE), strict=False):
+        epochs = np.arange(first, first + len(history))
+        axis.plot(epochs, [row[measure] for row in history], "o-", color=colour, label=stage)
+        first += len(history)
+    axis.set(xlabel="epoch, all stages counted", ylabel="CIDEr of the dev images, greedy")
+    axis.legend()
+    return _tidy(figure)
+
+
 def score_distribution(scores: Scores, measures: Sequence[str] = ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr")) -> Figure:
     """How the scores of the single images are spread around their median."""
     figure, axes = plt.subplots(1, len(measures), figsize=(3.4 * len(measures), 3))
@@ -125,6 +138,68 @@ def score_distribution(scores: Scores, measures: Sequence[str] = ("BLEU-1", "BLE
         axis.set(title=measure, xlabel="score of one image")
     axes[0].set(ylabel="images")
     return _tidy(figure)
+
+
+def length_scores(by_length: Mapping[int, np.ndarray], measure: str = "CIDEr") -> Figure:
+    """The mean score of captions of each length, with how many there are."""
+    figure, axis = plt.subplots(figsize=(8, 3.4))
+    means = [values.mean() for values in by_length.values()]
+    axis.bar(list(by_length), means, color=BLUE)
+    for (length, values), mean in zip(by_length.items(), means, strict=True):
+        axis.text(length, mean, len(values), ha="center", va="bottom", fontsize=8, color=GREY)
+    axis.set_xticks(list(by_length))
+    axis.set(xlabel="words in the caption (above: how many captions)", ylabel=f"mean {measure}")
+    return _tidy(figure)
+
+
+def word_use(model: Mapping[str, float], humans: Mapping[str, float], top: int = 20) -> Figure:
+    """Of a hundred captions, how many say each of the humans' most frequent words: the model's beside theirs."""
+    words = list(humans)[:top]
+    figure, axis = plt.subplots(figsize=(11, 3.6))
+    places = np.arange(len(words))
+    axis.bar(places - 0.2, [humans[word] for word in words], 0.4, color=GREY, label="humans")
+    axis.bar(places + 0.2, [model.get(word, 0) for word in words], 0.4, color=BLUE, label="model")
+    axis.set_xticks(places, words, rotation=60)
+    axis.set(ylabel="captions of 100 that say it")
+    axis.legend()
+    return _tidy(figure)
+
+
+def attention(photo: str | Path, words: Sequence[str], looked: np.ndarray, columns: int = 5) -> Figure:
+    """Where the model looked as it wrote each word: the photo, and over it how much each place counted.
+
+    Args:
+        words: of the caption, its end included.
+        looked: of shape (words, height, width).
+    """
+    image = open_rgb(photo)
+    image.thumbnail((360, 360))
+    rows = -(-(len(words) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.4 * rows), squeeze=False)
+    extent = (0, image.width, image.height, 0)
+    for axis in axes.flat:
+        axis.axis("off")
+    axes.flat[0].imshow(image)
+    brightest = np.quantile(looked, 0.99)
+    for axis, word, grid in zip(axes.flat[1:], words, looked, strict=False):
+        axis.imshow(image.convert("L"), cmap="gray", extent=extent)
+        axis.imshow(grid, cmap="inferno", alpha=0.6, vmin=0, vmax=brightest, extent=extent, interpolation="bicubic")
+        axis.set_title(word, fontsize=11)
+    return _tidy(figure)
+
+
+def worst(
+    folder: str | Path,
+    scores: Scores,
+    candidates: Mapping[str, str],
+    mistakes: Mapping[str, Mistakes],
+    count: int = 6,
+    columns: int = 3,
+) -> Figure:
+    """The images with the worst captions by CIDEr, and what is wrong with each."""
+    order = np.argsort(scores.by_image["CIDEr"], kind="stable")[:count]
+    names = [scores.images[index] for index in order]
+    return photos(folder, {name: [candidates[name], f"({mistakes[name]})"] for name in names}, columns)
 
 
 def gallery(

@@ -1,78 +1,111 @@
 """The recipe of the model that ships: `python -m caption_generator.recipe`.
 
-From the raw dataset to `models/bundled.h5` in one command, with MobileNetV2 as the encoder: frozen first, until the
-decoder has settled, then fine-tuned with the caption loss. Interrupted, it goes on where it was. `CAPTION_WORKSPACE`
-and `CAPTION_OUTPUTS` say where the dataset is and where everything is written.
+From the raw dataset to `models/bundled.h5` in one command, with MobileNetV2 as the encoder and attention in the
+decoder: the decoder settles on a frozen encoder, then both are trained together, then the decoder learns from the
+scores of its own captions. Interrupted, it goes on where it was. `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where
+the dataset is and where everything is written.
 """
 
 import argparse
+import csv
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from caption_generator import captions
+from caption_generator.files import CaptionError, replacing
 from caption_generator.quiet import load_tensorflow
-
-load_tensorflow()
-
-from caption_generator import captions, evaluate  # noqa: E402
-from caption_generator.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from caption_generator.decoding import BeamSearch  # noqa: E402
-from caption_generator.encoders import build_encoder  # noqa: E402
-from caption_generator.features import extract_features  # noqa: E402
-from caption_generator.files import CaptionError, replacing  # noqa: E402
-from caption_generator.finetune import finetune  # noqa: E402
-from caption_generator.tokenizer import Tokenizer  # noqa: E402
-from caption_generator.train import train_decoder  # noqa: E402
-from caption_generator.workspace import Workspace, announce, find_workspace  # noqa: E402
+from caption_generator.tokenizer import Tokenizer
+from caption_generator.workspace import Workspace, announce, find_workspace
 
 ENCODER = "mobilenetv2"
 MIN_COUNT = 4
-FROZEN = {"epochs": 10, "batch_size": 256, "learning_rate": 1e-3}
-FINETUNED = {"epochs": 6, "images_per_batch": 32, "learning_rate": 2e-4}
+STAGES: Mapping[str, Mapping[str, float]] = {
+    "settled": {"epochs": 4, "learning_rate": 1e-3, "freeze_encoder": True},
+    "finetuned": {"epochs": 9, "learning_rate": 3e-4},
+    "self_critical": {"epochs": 8, "learning_rate": 2e-5},
+}
 BEAMS = (1, 3, 5)
 
 
 def run(workspace: Workspace) -> None:
     """Every step from captions to the shipped model, with its dev scores at the end."""
+    from caption_generator.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from caption_generator.decoders import DecoderSpec, build_decoder, decoder_row
+    from caption_generator.encoders import build_encoder
+    from caption_generator.finetune import train_captioner
+    from caption_generator.self_critical import train_self_critical
+
     print(announce(workspace), file=sys.stderr)
     references = captions.read_captions(workspace.captions).captions
     descriptions = captions.clean_captions(references)
     captions.save_descriptions(descriptions, workspace.descriptions)
     splits = captions.load_splits(workspace, descriptions)
     train, dev = (captions.subset(descriptions, splits.get(split, [])) for split in ("train", "dev"))
-
-    encoder = build_encoder(ENCODER)
-    features = extract_features(encoder, workspace.images, [*train, *dev], workspace.features)
     tokenizer = Tokenizer.fit((caption for group in train.values() for caption in group), MIN_COUNT)
     tokenizer.save(workspace.tokenizer)
+    folders = {stage: workspace.models / stage for stage in STAGES}
+    last = {stage: folders[stage] / f"model_{settings['epochs']}.h5" for stage, settings in STAGES.items()}
 
-    frozen, finetuned = workspace.models / "frozen", workspace.models / "finetuned"
-    if not finished(frozen, FROZEN):
-        train_decoder(train, dev, features, tokenizer, frozen, dataset="Flickr8k", **FROZEN)
-    if not finished(finetuned, FINETUNED):
-        settled = load_checkpoint(frozen / "model_best.h5")
-        finetune(settled, encoder, workspace.images, train, dev, finetuned, **FINETUNED)
-    # The last epoch, where the learning rate has come down, rather than the one of the lowest dev loss: the loss is the
-    # same from the third epoch on, while the captions go on improving.
-    last = load_checkpoint(finetuned / f"model_{FINETUNED['epochs']}.h5")
-    save_checkpoint(last, workspace.models / "bundled.h5", half=True)
+    if not last["settled"].is_file():
+        encoder = build_encoder(ENCODER, pooling="grid")
+        row = decoder_row("attention")
+        decoder = build_decoder(DecoderSpec("attention", encoder.row.feature_size, len(tokenizer), row.units))
+        about = {"dataset": "Flickr8k", "images": len(train), "fingerprint": captions.fingerprint(train)}
+        new = Checkpoint(decoder, tokenizer, encoder.identity, training=about)
+        train_captioner(new, encoder, workspace.images, train, dev, folders["settled"], **STAGES["settled"])
+    if not last["finetuned"].is_file():
+        settled = load_checkpoint(last["settled"])
+        encoder = settled.encoder
+        train_captioner(settled, encoder, workspace.images, train, dev, folders["finetuned"], **STAGES["finetuned"])
+    if not last["self_critical"].is_file():
+        finetuned = load_checkpoint(last["finetuned"])
+        train_self_critical(
+            finetuned, workspace.images, train, dev, folders["self_critical"], **STAGES["self_critical"]
+        )
+    finished = load_checkpoint(last["self_critical"])
+    finished = replace(finished, familiarity=measure_familiarity(finished, workspace, list(train)))
+    save_checkpoint(finished, workspace.models / "bundled.h5", half=True)
+    record_log(folders, workspace.models / "log.csv")
     record_scores(workspace, references, list(dev))
 
 
-def finished(folder: Path, settings: Mapping[str, float]) -> bool:
-    """Whether an earlier run has come to the last epoch."""
-    return (folder / f"model_{settings['epochs']}.h5").is_file()
+def measure_familiarity(checkpoint, workspace: Workspace, names: Sequence[str]):
+    """What photos usually look like to the encoder of `checkpoint`."""
+    import numpy as np
+
+    from caption_generator.encoders import with_pooling
+    from caption_generator.familiarity import Familiarity
+    from caption_generator.images import load_batches
+
+    encoder = with_pooling(checkpoint.encoder, "avg")
+    batches = load_batches([workspace.images / name for name in names], encoder.row.input_size)
+    return Familiarity.fit(np.concatenate([encoder.model.predict_on_batch(batch.pixels) for batch in batches]))
 
 
-def record_scores(workspace: Workspace, references: captions.Descriptions, names: list[str]) -> None:
+def record_log(folders: Mapping[str, Path], path: Path) -> None:
+    """Put the histories of all stages into one table."""
+    from caption_generator.train import read_history
+
+    rows = [{"stage": stage} | row for stage, folder in folders.items() for row in read_history(folder / "history.csv")]
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
+        table.writeheader()
+        table.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def record_scores(workspace: Workspace, references: captions.Descriptions, names: Sequence[str]) -> None:
     """Print the dev scores of what was written to disk and keep them beside it, for each width of the beam."""
-    model = load_checkpoint(workspace.models / "bundled.h5")
-    features = extract_features(model.encoder, workspace.images, names, workspace.models / "finetuned" / "features.p")
+    from caption_generator import evaluate
+    from caption_generator.captioner import Captioner
+
     rows = []
     for beam in BEAMS:
-        found = evaluate.caption_images(BeamSearch(model.decoder, model.tokenizer, beam), features, names)
-        scores = evaluate.score(dict(zip(names, (caption.text for caption in found), strict=True)), references)
+        captioner = Captioner.load(workspace.models / "bundled.h5", beam)
+        found = captioner.caption_files([workspace.images / name for name in names])
+        scores = evaluate.score({result.path.name: result.best.text for result in found}, references)
         rows.append({"beam": beam} | {measure: round(value, 2) for measure, value in scores.corpus.items()})
         print(rows[-1])
     with replacing(workspace.models / "scores.json") as temporary:
@@ -81,6 +114,7 @@ def record_scores(workspace: Workspace, references: captions.Descriptions, names
 
 def main() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    load_tensorflow()
     try:
         run(find_workspace())
     except CaptionError as error:

@@ -1,6 +1,5 @@
 """Step 3: words to numbers and back. `tokenizer.p` is the list of words, as plain data."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caption_generator.files import CaptionError, load_pickles, save_pickle
+from caption_generator.files import CaptionError, digest, load_pickles, save_pickle
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -64,7 +63,7 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that tell one vocabulary from another."""
-        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:12]
+        return digest("\n".join(self.words))
 
     def to_dict(self) -> dict:
         return {"words": self.words, "max_length": self.max_length}

@@ -1,22 +1,22 @@
 """Step 4: teach the decoder with teacher forcing, in a way that a kill costs one epoch and not the run."""
 
 import csv
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from caption_generator.batches import CaptionBatches
 from caption_generator.captions import Descriptions, fingerprint
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
-from caption_generator.decoders import DecoderSpec, build_decoder
+from caption_generator.decoders import DecoderSpec, build_decoder, decoder_row
 from caption_generator.features import Features
-from caption_generator.files import CaptionError
+from caption_generator.files import CaptionError, digest
 from caption_generator.progress import progress
 from caption_generator.tokenizer import Tokenizer
 
@@ -57,14 +57,15 @@ def train_decoder(
     Raises:
         CaptionError: there are no training captions, or an image has no features.
     """
-    if not train or not dev:
-        raise CaptionError("there are no training or no dev captions: check the split files in Flickr8k_text/.")
+    check_captions(train, dev)
     if features.encoder is None:
         raise CaptionError("features.p does not say which encoder made it: extract the features again with notebook 2.")
     keras.utils.set_random_seed(seed)
-    spec = DecoderSpec(decoder, features.encoder.feature_size, len(tokenizer))
+    check_pooling(decoder, features.encoder.pooling)
+    row = decoder_row(decoder)
+    spec = DecoderSpec(decoder, features.encoder.feature_size, len(tokenizer), row.units)
     network = build_decoder(spec)
-    network.model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=word_loss(), jit_compile=False)
+    network.model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=WordLoss(), jit_compile=False)
     checkpoint = Checkpoint(
         network,
         tokenizer,
@@ -89,37 +90,84 @@ def train_decoder(
     )
 
 
-def word_loss() -> keras.losses.Loss:
-    """Cross-entropy of the next word: over a batch, the mean of its words. Padding has weight 0 and does not count."""
-    return keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+def check_captions(train: Descriptions, dev: Descriptions) -> None:
+    """Refuse to train without captions.
+
+    Raises:
+        CaptionError: there are none.
+    """
+    if not train or not dev:
+        raise CaptionError("there are no training or no dev captions: check the split files in Flickr8k_text/.")
 
 
-def fit(model: keras.Model, train: Any, dev: Any, checkpoint: Checkpoint, folder: Path, epochs: int) -> History:
+def check_pooling(decoder: str, pooling: str) -> None:
+    """Refuse features that a decoder cannot read.
+
+    Raises:
+        CaptionError: it reads one vector an image and the features are grids, or the reverse.
+    """
+    wanted = decoder_row(decoder).pooling
+    if wanted != pooling:
+        raise CaptionError(
+            f"the decoder {decoder} reads features with pooling {wanted!r}, and these have {pooling!r}: choose another "
+            f"decoder, or build the encoder with pooling={wanted!r}."
+        )
+
+
+class WordLoss(keras.losses.Loss):
+    """Cross-entropy of the next word: over a batch, the mean of its words. Padding has weight 0 and does not count.
+
+    With smoothing (Szegedy et al. 2016) that share of the answer is spread evenly over the vocabulary, which keeps the
+    model from being surer than its five differing references allow.
+    """
+
+    def __init__(self, smoothing: float = 0.0):
+        super().__init__(reduction="mean_with_sample_weight", name="word_loss")
+        self.smoothing = smoothing
+
+    def call(self, targets, logits):
+        loss = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+        if not self.smoothing:
+            return loss
+        even = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
+        return (1 - self.smoothing) * loss + self.smoothing * even
+
+
+def fit(
+    model: keras.Model,
+    train: Any,
+    dev: Any,
+    checkpoint: Checkpoint,
+    folder: Path,
+    epochs: int,
+    best_by: str = "val_loss",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> History:
     """`model.fit` with checkpoints, resumption, a log and a bar.
 
     Args:
         model: compiled; the whole of what is trained.
         train: has an `epoch` to draw its order from, and a `dataset()`.
-        dev: likewise.
+        dev: likewise, or None.
         checkpoint: what to save of the model.
         folder: where to save it.
+        best_by: the logged number that chooses `model_best.h5`: the least of a loss, else the most.
+        callbacks: come first, and may add to what is logged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "history.csv"
     backup = folder / "resume" / _run_name(checkpoint)
     resuming = (backup / "training_metadata.json").is_file()
-    best_before = (
-        min((row["val_loss"] for row in read_history(log)), default=float("inf")) if resuming else float("inf")
-    )
     model.fit(
         train.dataset(),
-        validation_data=dev.dataset(),
+        validation_data=None if dev is None else dev.dataset(),
         epochs=epochs,
         shuffle=False,  # the batches draw their own order
         verbose=0,
         callbacks=[
+            *callbacks,
             DrawOrder(train),
-            SaveCheckpoints(checkpoint, folder, best_before),
+            SaveCheckpoints(checkpoint, folder, best_by, read_history(log) if resuming else []),
             keras.callbacks.CSVLogger(log, append=resuming),
             keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
             ShowProgress(),
@@ -136,7 +184,7 @@ def _run_name(checkpoint: Checkpoint) -> str:
         checkpoint.tokenizer.fingerprint,
         dict(checkpoint.training),
     ]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    return digest(json.dumps(settings, sort_keys=True))
 
 
 def read_history(path: str | Path) -> History:
@@ -190,17 +238,21 @@ class ShowProgress(keras.callbacks.Callback):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Write `model_{epoch}.h5` after every epoch, and `model_best.h5` whenever the dev loss is the lowest yet."""
+    """Write `model_{epoch}.h5` after every epoch, and `model_best.h5` whenever an epoch is the best yet."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, best_before: float):
+    def __init__(self, checkpoint: Checkpoint, folder: Path, best_by: str, before: History):
         super().__init__()
-        self.checkpoint, self.folder, self.best = checkpoint, folder, best_before
+        self.checkpoint, self.folder, self.best_by = checkpoint, folder, best_by
+        self.best = max(map(self._merit, before), default=float("-inf"))
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        losses = {name: float(value) for name, value in (logs or {}).items()}
+    def _merit(self, logs: Mapping[str, float]) -> float:
+        return -logs[self.best_by] if self.best_by.endswith("loss") else logs[self.best_by]
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        losses = {name: float(value) for name, value in logs.items()}
         training = dict(self.checkpoint.training) | {"epoch": epoch + 1} | losses
         checkpoint = replace(self.checkpoint, training=training)
         save_checkpoint(checkpoint, self.folder / f"model_{epoch + 1}.h5")
-        if losses["val_loss"] < self.best:
-            self.best = losses["val_loss"]
+        if self._merit(losses) > self.best:
+            self.best = self._merit(losses)
             save_checkpoint(checkpoint, self.folder / "model_best.h5")

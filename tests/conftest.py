@@ -81,11 +81,12 @@ def tiny_encoder():
 
     keras.utils.set_random_seed(0)
     convolution = keras.layers.Conv2D(6, 3, strides=2, activation="relu", bias_initializer="normal")
-    backbone = keras.Sequential([keras.Input((16, 16, 3)), convolution, keras.layers.GlobalAveragePooling2D()])
+    backbone = keras.Sequential([keras.Input((16, 16, 3)), convolution])
     pixels = keras.Input((16, 16, 3), name="pixels")
     preprocessed = keras.applications.mobilenet_v2.preprocess_input(pixels)
-    model = keras.Model(pixels, backbone(preprocessed, training=False), name="encoder")
-    return Encoder(EncoderRow("tiny", "Tiny", "mobilenet_v2", 16, 6), model, backbone, preprocessed)
+    mean = keras.layers.GlobalAveragePooling2D()(backbone(preprocessed, training=False))
+    model = keras.Model(pixels, mean, name="encoder")
+    return Encoder(EncoderRow("tiny", "Tiny", "mobilenet_v2", 16, 6), "avg", model, backbone, preprocessed)
 
 
 @pytest.fixture
@@ -105,3 +106,45 @@ def decoder():
 
     keras.utils.set_random_seed(0)
     return build_decoder(DecoderSpec("merge", feature_size=6, vocabulary_size=20, units=8))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """A folder of seven coarse pictures of 64 x 64 pixels, `0.png` to `6.png`."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for number in range(7):
+        coarse = Image.fromarray(random.integers(256, size=(4, 4, 3)).astype(np.uint8))
+        coarse.resize((64, 64), Image.Resampling.NEAREST).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """A function: the name of a decoder in, and out an untrained checkpoint, which is the same each time.
+
+    The encoder in it can be split, and has few late layers, for they take long to build. The words are `w00` to `w15`.
+    """
+    import keras
+
+    from caption_generator.checkpoint import Checkpoint
+    from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
+    from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+    from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+    row = EncoderRow("split", "MobileNet", "mobilenet", 128, 256, "conv_pw_11_relu", (("alpha", 0.25),))
+    words = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
+
+    def build(name: str) -> Checkpoint:
+        keras.utils.set_random_seed(4)
+        encoder = build_encoder("split", weights=None, pooling=DECODERS[name].pooling)
+        random = np.random.default_rng(4)
+        for layer in encoder.backbone.layers:  # as they are drawn, the signal dies away from layer to layer
+            if isinstance(layer, keras.layers.DepthwiseConv2D):
+                layer.set_weights([random.normal(0, 0.6, layer.kernel.shape)])
+        decoder = build_decoder(DecoderSpec(name, 256, len(words), units=8))
+        return Checkpoint(decoder, words, encoder.identity, encoder, training={"dataset": "drawn"})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENCODERS, row.name, row)
+        yield build

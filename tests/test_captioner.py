@@ -8,7 +8,7 @@ import pytest
 
 from caption_generator.captioner import Captioner, vocabulary_note
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
-from caption_generator.decoders import DecoderSpec, build_decoder
+from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.decoding import BeamSearch
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.files import CaptionError
@@ -18,22 +18,25 @@ from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 WORDS = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A checkpoint with an encoder of 32 pixels inside, both with random weights."""
-    row = EncoderRow("tiny", "MobileNet", "mobilenet", 32, 256, arguments=(("alpha", 0.25),))
+@pytest.fixture(scope="module", params=DECODERS)
+def model(request, tmp_path_factory) -> Path:
+    """A checkpoint with an encoder of few pixels inside, both with random weights."""
+    pooling = DECODERS[request.param].pooling
+    size = {"avg": 32, "grid": 64}[pooling]  # a grid of 2 x 2
+    row = EncoderRow("tiny", "MobileNet", "mobilenet", size, 256, arguments=(("alpha", 0.25),))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENCODERS, "tiny", row)
         keras.utils.set_random_seed(0)
-        encoder = build_encoder("tiny", weights=None)
+        encoder = build_encoder("tiny", weights=None, pooling=pooling)
         random = np.random.default_rng(0)
         for layer in encoder.backbone.layers:  # as they are drawn, the signal dies away from layer to layer
             if isinstance(layer, keras.layers.DepthwiseConv2D):
                 layer.set_weights([random.normal(0, 0.6, layer.kernel.shape)])
-        decoder = build_decoder(DecoderSpec("merge", 256, len(WORDS), units=8))
+        decoder = build_decoder(DecoderSpec(request.param, 256, len(WORDS), units=8))
         decoder.model.set_weights([random.normal(0, 0.5, w.shape) for w in decoder.model.get_weights()])
-        kernel = decoder.model.get_layer("image_dense").kernel
-        kernel.assign(1000 * kernel)  # features of random networks are tiny
+        for layer in decoder.model.layers:
+            if layer.name in ("image_dense", "keys", "values", "first_h", "first_c"):
+                layer.kernel.assign(1000 * layer.kernel)  # features of random networks are tiny
         path = tmp_path_factory.mktemp("workspace") / "models" / "model.h5"
         save_checkpoint(Checkpoint(decoder, WORDS, encoder.identity, encoder), path)
         yield path

@@ -18,13 +18,12 @@ from caption_generator.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from caption_generator.decoders import DecoderSpec, build_decoder
-from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder
+from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
+from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder, with_pooling
 from caption_generator.files import CaptionError
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
-FEATURES = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
 TOKENS = np.array([[1, 7, 9], [1, 4, 0]], np.int32)
 
 
@@ -38,32 +37,49 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "models" / "model.h5"
 
 
-@pytest.fixture
-def with_encoder(monkeypatch, tokenizer) -> Checkpoint:
-    """A checkpoint with an encoder inside, which is a MobileNet of 32 pixels."""
-    row = EncoderRow("tiny", "MobileNet", "mobilenet", 32, 256, "conv_pw_5_relu", (("alpha", 0.25),))
+@pytest.fixture(params=DECODERS)
+def with_encoder(request, monkeypatch, tokenizer) -> Checkpoint:
+    """A checkpoint with an encoder inside, which is a MobileNet of 64 pixels, with a last grid of 2 x 2."""
+    row = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, "conv_pw_5_relu", (("alpha", 0.25),))
     monkeypatch.setitem(ENCODERS, "tiny", row)
     keras.utils.set_random_seed(0)
-    encoder = build_encoder("tiny", weights=None)
-    decoder = build_decoder(DecoderSpec("merge", 256, len(tokenizer), units=8))
+    encoder = build_encoder("tiny", weights=None, pooling=DECODERS[request.param].pooling)
+    decoder = build_decoder(DecoderSpec(request.param, 256, len(tokenizer), units=8))
     return Checkpoint(decoder, tokenizer, encoder.identity, encoder)
+
+
+def without_encoder(name: str, tokenizer: Tokenizer, feature_size: int, units: int) -> Checkpoint:
+    decoder = build_decoder(DecoderSpec(name, feature_size, len(tokenizer), units))
+    identity = replace(IDENTITY, feature_size=feature_size, pooling=DECODERS[name].pooling)
+    return Checkpoint(decoder, tokenizer, identity, training={"dataset": "drawn", "epoch": 3, "val_loss": 1.5})
+
+
+def features_for(checkpoint: Checkpoint) -> np.ndarray:
+    """Of two images."""
+    identity = checkpoint.encoder_identity
+    shape = {"avg": (2,), "grid": (2, 3, 2)}[identity.pooling]
+    return np.random.default_rng(0).normal(size=(*shape, identity.feature_size)).astype(np.float32)
 
 
 def weights_equal(one: keras.Model, other: keras.Model) -> bool:
     return all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
 
-def test_a_decoder_comes_back_with_all_that_it_belongs_to(checkpoint, path):
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_comes_back_with_all_that_it_belongs_to(name, tokenizer, path):
+    checkpoint = without_encoder(name, tokenizer, feature_size=6, units=8)
     save_checkpoint(checkpoint, path)
     found = load_checkpoint(path)
     assert weights_equal(found.decoder.model, checkpoint.decoder.model)
     assert found.decoder.spec == checkpoint.decoder.spec
     assert found.tokenizer.to_dict() == checkpoint.tokenizer.to_dict()
-    assert found.encoder_identity == IDENTITY
+    assert found.encoder_identity == checkpoint.encoder_identity
     assert found.encoder is None
     assert found.training == {"dataset": "drawn", "epoch": 3, "val_loss": 1.5}
-    expected = checkpoint.decoder.model([FEATURES, TOKENS]).numpy()
-    np.testing.assert_array_equal(found.decoder.model([FEATURES, TOKENS]).numpy(), expected)
+    inputs = [features_for(checkpoint), TOKENS]
+    np.testing.assert_array_equal(found.decoder.model(inputs), checkpoint.decoder.model(inputs))
+    if checkpoint.decoder.look:
+        np.testing.assert_array_equal(found.decoder.look(inputs), checkpoint.decoder.look(inputs))
 
 
 def test_an_encoder_inside_comes_back(with_encoder, path):
@@ -73,21 +89,44 @@ def test_an_encoder_inside_comes_back(with_encoder, path):
     assert weights_equal(found.encoder.model, with_encoder.encoder.model)
     assert weights_equal(found.decoder.model, with_encoder.decoder.model)
     assert found.encoder.identity == found.encoder_identity == with_encoder.encoder_identity
-    pixels = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3)).astype(np.uint8)
+    assert found.encoder.pooling == DECODERS[found.decoder.spec.name].pooling
+    pixels = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3)).astype(np.uint8)
     expected = with_encoder.network.predict_on_batch([pixels, TOKENS])
     np.testing.assert_allclose(found.network.predict_on_batch([pixels, TOKENS]), expected, rtol=1e-6)
     assert find_encoder(found) is found.encoder
 
 
-def test_sixteen_bits_halve_the_file_and_hardly_change_a_probability(tokenizer, tmp_path):
-    spec = DecoderSpec("merge", 64, len(tokenizer), units=128)  # so large that the weights are most of the file
-    checkpoint = Checkpoint(build_decoder(spec), tokenizer, replace(IDENTITY, feature_size=64))
+def test_the_network_reads_several_captions_of_each_picture(with_encoder):
+    pixels = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3)).astype(np.uint8)
+    tokens = np.array([[1, 7, 9], [1, 4, 5], [1, 8, 8], [1, 6, 0]], np.int32)  # two of the first, two of the second
+    features = with_encoder.encoder.model.predict_on_batch(pixels)
+    expected = with_encoder.decoder.model([np.repeat(features, 2, axis=0), tokens])
+    np.testing.assert_allclose(with_encoder.network([pixels, tokens]), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_checkpoint_whose_encoder_was_frozen_is_like_any_other(with_encoder, path, half):
+    frozen = with_encoder.encoder.backbone.layers[-6:]
+    for layer in frozen:  # as training with a frozen encoder does it
+        layer.trainable = False
+    save_checkpoint(with_encoder, path, half)
+    found = load_checkpoint(path)
+    assert found.encoder.identity == found.encoder_identity == with_encoder.encoder_identity
+    if not half:
+        assert weights_equal(found.network, with_encoder.network)
+    assert not any(layer.trainable for layer in frozen)  # saving between two epochs thaws nothing
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_sixteen_bits_halve_the_file_and_hardly_change_a_logit(name, tokenizer, tmp_path):
+    # So large that the weights are most of the file.
+    checkpoint = without_encoder(name, tokenizer, feature_size=64, units=128)
     whole, half = tmp_path / "whole.h5", tmp_path / "half.h5"
     save_checkpoint(checkpoint, whole)
     save_checkpoint(checkpoint, half, half=True)
     assert half.stat().st_size < 0.55 * whole.stat().st_size
-    features = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
-    found, exact = (load_checkpoint(p).decoder.model([features, TOKENS]).numpy() for p in (half, whole))
+    inputs = [features_for(checkpoint), TOKENS]
+    found, exact = (load_checkpoint(p).decoder.model(inputs).numpy() for p in (half, whole))
     assert found.dtype == np.float32
     assert 0 < np.abs(found - exact).max() < 1e-2
 
@@ -96,6 +135,8 @@ def test_an_encoder_in_sixteen_bits_keeps_its_identity(with_encoder, path):
     save_checkpoint(with_encoder, path, half=True)
     found = load_checkpoint(path)
     assert found.encoder.identity == found.encoder_identity == with_encoder.encoder.identity
+    for a, b in zip(found.network.get_weights(), with_encoder.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b.astype(np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -216,6 +257,25 @@ def test_features_of_another_encoder_are_refused_by_name(checkpoint):
         check_encoder(IDENTITY, None)
 
 
+def test_a_file_of_before_there_were_grids_has_vectors(checkpoint, path):
+    save_checkpoint(checkpoint, path)
+    edit_about(path, encoder={name: value for name, value in IDENTITY.to_dict().items() if name != "pooling"})
+    assert load_checkpoint(path).encoder_identity == IDENTITY
+    assert IDENTITY.pooling == "avg"
+
+
+@pytest.mark.parametrize("pooling", ["avg", "grid"])
+def test_features_of_the_other_pooling_are_refused(pooling):
+    wanted, found = (replace(IDENTITY, pooling=p) for p in (pooling, {"avg": "grid", "grid": "avg"}[pooling]))
+    check_encoder(wanted, replace(wanted))
+    with pytest.raises(CaptionError, match="notebook 2"):
+        check_encoder(wanted, found)
+
+
+def test_a_complaint_about_the_pooling_tells_the_two_apart():
+    assert str(IDENTITY) != str(replace(IDENTITY, pooling="grid"))
+
+
 def test_another_vocabulary_is_refused_by_name(checkpoint, tokenizer):
     check_vocabulary(checkpoint, Tokenizer(tokenizer.words, tokenizer.max_length))
     other = Tokenizer([*SPECIAL_TOKENS, "dog"], 6)
@@ -231,7 +291,19 @@ def test_an_encoder_with_other_weights_is_not_taken_for_the_models_own(with_enco
     weights = tmp_path / "weights.weights.h5"
     with_encoder.encoder.backbone.save_weights(weights)
     apart = replace(with_encoder, encoder=None)
-    assert find_encoder(apart, weights).identity == with_encoder.encoder_identity
+    found = find_encoder(apart, weights)
+    assert found.identity == with_encoder.encoder_identity
+    assert found.pooling == with_encoder.encoder.pooling
     stranger = replace(apart, encoder_identity=replace(apart.encoder_identity, weights="cafe"))
     with pytest.raises(CaptionError, match="cafe"):
         find_encoder(stranger, weights)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "grid"])
+def test_the_shipped_models_encoder_serves_with_either_pooling(pooling, checkpoint, tiny_encoder, monkeypatch):
+    monkeypatch.setattr(checkpoint_module, "BUNDLED_MODEL", Path(__file__))  # any file that is there
+    monkeypatch.setattr(checkpoint_module, "load_bundled_encoder", lambda: tiny_encoder)
+    wanted = with_pooling(tiny_encoder, pooling).identity
+    found = find_encoder(replace(checkpoint, encoder_identity=wanted))
+    assert found.identity == wanted
+    assert found.backbone is tiny_encoder.backbone

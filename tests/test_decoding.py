@@ -7,61 +7,109 @@ import keras
 import numpy as np
 import pytest
 
-from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
-from caption_generator.decoding import BeamSearch
+from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder
+from caption_generator.decoding import BeamSearch, bar_special_tokens
 from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 
 BARRED = (PAD, START, UNKNOWN)
 
 
-def opinionated(decoder: Decoder, spread: float = 0.5, seed: int = 0) -> Decoder:
+def opinionated(decoder: Decoder, seed: int = 0) -> Decoder:
     """Weights large enough that images and words matter, so that captions differ and end at different lengths."""
+    spread, end = {"merge": (0.5, 2), "attention": (0.8, 1.5)}[decoder.spec.name]
     random = np.random.default_rng(seed)
     decoder.model.set_weights([random.normal(0, spread, w.shape).astype("f") for w in decoder.model.get_weights()])
-    return with_bias(decoder, end=2)
+    return with_bias(decoder, end=end)
 
 
 def with_bias(decoder: Decoder, **biases: float) -> Decoder:
     """Make special tokens likely or unlikely."""
     numbers = {"pad": PAD, "start": START, "end": END, "unk": UNKNOWN}
-    bias = decoder.model.get_layer("next_word").bias
-    values = bias.numpy()
+    model = decoder.model
+    if decoder.spec.name == "merge":
+        bias = model.get_layer("next_word").bias
+        values = of_words = bias.numpy()
+    else:  # the first of the hidden units is made 1, whatever is read: its column of the embedding is a bias
+        kernel, hidden_bias = model.get_layer("hidden").get_weights()
+        kernel[:, 0], hidden_bias[0] = 0, 100
+        model.get_layer("hidden").set_weights([kernel, hidden_bias])
+        bias = model.get_layer("embedding").embeddings
+        values = bias.numpy()
+        of_words = values[:, 0]
     for name, value in biases.items():
-        values[numbers[name]] = value
+        of_words[numbers[name]] = value
     bias.assign(values)
     return decoder
 
 
-@pytest.fixture
-def decoder(decoder) -> Decoder:
-    return opinionated(decoder)
+@pytest.fixture(params=DECODERS)
+def decoder(request) -> Decoder:
+    keras.utils.set_random_seed(0)
+    return opinionated(build_decoder(DecoderSpec(request.param, feature_size=6, vocabulary_size=20, units=8)))
 
 
 @pytest.fixture
-def images() -> np.ndarray:
-    return np.random.default_rng(7).normal(size=(9, 6)).astype(np.float32)
+def images(decoder) -> np.ndarray:
+    return images_for(decoder)
+
+
+def images_for(decoder: Decoder) -> np.ndarray:
+    shape = {"avg": (9, 6), "grid": (9, 2, 3, 6)}[DECODERS[decoder.spec.name].pooling]
+    return np.random.default_rng(7).normal(size=shape).astype(np.float32)
 
 
 def next_log_probabilities(decoder: Decoder, image: np.ndarray, tokens: list[int]) -> np.ndarray:
-    """Of every word after `<start>` and `tokens`: the merge model in NumPy, which reads the whole prefix anew."""
+    """Of every word after `<start>` and `tokens`: the decoder in NumPy, which reads the whole prefix anew."""
+    weights = {layer.name: [w.astype(np.float64) for w in layer.get_weights()] for layer in decoder.model.layers}
+    logits = {"merge": merge_logits, "attention": attention_logits}[decoder.spec.name](weights, image, tokens)
+    return logits - np.log(np.exp(logits).sum())
 
+
+def lstm(weights: dict, h: np.ndarray, c: np.ndarray, tokens: list[int]) -> np.ndarray:
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
-    weights = {layer.name: [w.astype(np.float64) for w in layer.get_weights()] for layer in decoder.model.layers}
     (embedding,), (kernel, recurrent, bias) = weights["embedding"], weights["lstm"]
-    h = c = np.zeros(decoder.spec.units)
     for token in [START, *tokens]:
         gate_in, forget, new, gate_out = np.split(embedding[token] @ kernel + h @ recurrent + bias, 4)
         c = sigmoid(forget) * c + sigmoid(gate_in) * np.tanh(new)
         h = sigmoid(gate_out) * np.tanh(c)
-    dense, hidden, softmax = weights["image_dense"], weights["hidden"], weights["next_word"]
-    merged = np.maximum(image @ dense[0] + dense[1], 0) + h
-    logits = np.maximum(merged @ hidden[0] + hidden[1], 0) @ softmax[0] + softmax[1]
-    return logits - np.log(np.exp(logits).sum())
+    return h
 
 
-def plain_beam_search(decoder: Decoder, image: np.ndarray, beam: int, longest: int) -> list[list[tuple[int, float]]]:
+def dense(weights: dict, name: str, inputs: np.ndarray) -> np.ndarray:
+    kernel, bias = weights[name]
+    return inputs @ kernel + bias
+
+
+def merge_logits(weights: dict, image: np.ndarray, tokens: list[int]) -> np.ndarray:
+    blank = np.zeros(len(weights["lstm"][1]))
+    merged = np.maximum(dense(weights, "image_dense", image), 0) + lstm(weights, blank, blank, tokens)
+    return dense(weights, "next_word", np.maximum(dense(weights, "hidden", merged), 0))
+
+
+def attention_logits(weights: dict, image: np.ndarray, tokens: list[int]) -> np.ndarray:
+    places = image.reshape(-1, image.shape[-1])
+    whole = places.mean(axis=0)
+    h = lstm(weights, np.tanh(dense(weights, "first_h", whole)), dense(weights, "first_c", whole), tokens)
+    values = np.maximum(dense(weights, "values", places), 0)
+    keys = dense(weights, "keys", values)
+    context = []
+    for head in np.split(np.arange(len(h)), 4):
+        scores = np.exp(keys[:, head] @ h[head] / len(head) ** 0.5)
+        context.append(scores / scores.sum() @ values[:, head])
+    hidden = np.tanh(dense(weights, "hidden", np.concatenate([h, *context])))
+    return weights["embedding"][0] @ hidden
+
+
+def repeats(tokens: list[int], run: int) -> bool:
+    """Whether the last `run` words have been said before, one after the other."""
+    return run > 0 and any(tokens[i : i + run] == tokens[-run:] for i in range(len(tokens) - run))
+
+
+def plain_beam_search(
+    decoder: Decoder, image: np.ndarray, beam: int, longest: int, no_repeat: int
+) -> list[list[tuple[int, float]]]:
     """Captions as (token, log-probability) lists, `<end>` last, the best mean first."""
     captions = [[]]
     for place in range(longest + 1):
@@ -73,7 +121,11 @@ def plain_beam_search(decoder: Decoder, image: np.ndarray, beam: int, longest: i
                 continue
             log_probabilities = next_log_probabilities(decoder, image, tokens)
             allowed = [END] if place == longest else [t for t in range(len(log_probabilities)) if t not in BARRED]
-            candidates += [[*caption, (token, log_probabilities[token])] for token in allowed]
+            candidates += [
+                [*caption, (token, log_probabilities[token])]
+                for token in allowed
+                if not repeats([*tokens, token], no_repeat)
+            ]
         captions = sorted(candidates, key=lambda c: -sum(lp for _, lp in c))[:beam]
     return sorted(captions, key=lambda c: -np.mean([lp for _, lp in c]))
 
@@ -86,17 +138,31 @@ def assert_same(found, expected, tokenizer: Tokenizer) -> None:
         assert caption.score == pytest.approx(math.exp(np.mean([lp for _, lp in plain])), rel=1e-3)
 
 
-@pytest.mark.parametrize("beam", [1, 2, 3, 5])
-def test_beam_search_equals_a_plain_one(beam, decoder, tokenizer, images):
-    found = BeamSearch(decoder, tokenizer, beam)(images)
+@pytest.mark.parametrize(("beam", "no_repeat"), [(1, 0), (2, 0), (3, 0), (5, 0), (1, 2), (3, 1), (3, 2), (3, 3)])
+def test_beam_search_equals_a_plain_one(beam, no_repeat, decoder, tokenizer, images):
+    found = BeamSearch(decoder, tokenizer, beam, no_repeat)(images)
     for image, captions in zip(images, found, strict=True):
-        assert_same(captions, plain_beam_search(decoder, image, beam, tokenizer.max_length), tokenizer)
-    assert len({captions[0].text for captions in found}) > 3
-    assert len({len(captions[0].words) for captions in found}) > 2
+        assert_same(captions, plain_beam_search(decoder, image, beam, tokenizer.max_length, no_repeat), tokenizer)
+    assert len({captions[0].text for captions in found}) > 2
+    assert len({len(captions[0].words) for captions in found}) > 1
+
+
+@pytest.mark.parametrize(("beam", "run"), [(1, 1), (1, 3), (4, 2)])
+def test_no_caption_says_a_run_of_words_twice(beam, run, decoder, tokenizer, images):
+    longer = Tokenizer(tokenizer.words, max_length=12)
+    with_bias(decoder, end=-3)
+    said = {no_repeat: BeamSearch(decoder, longer, beam, no_repeat)(images) for no_repeat in (0, run)}
+
+    def has_repetition(caption) -> bool:
+        words = caption.text.split()
+        return any(repeats(words[:length], run) for length in range(1, len(words) + 1))
+
+    assert any(has_repetition(caption) for captions in said[0] for caption in captions)  # if it is let
+    assert not any(has_repetition(caption) for captions in said[run] for caption in captions)
 
 
 def test_a_beam_of_one_is_the_greedy_choice_word_by_word(decoder, tokenizer, images):
-    for image, (caption,) in zip(images, BeamSearch(decoder, tokenizer, 1)(images), strict=True):
+    for image, (caption,) in zip(images, BeamSearch(decoder, tokenizer, 1, no_repeat=0)(images), strict=True):
         tokens: list[int] = []
         while END not in tokens and len(tokens) < tokenizer.max_length:
             log_probabilities = next_log_probabilities(decoder, image, tokens)
@@ -105,10 +171,12 @@ def test_a_beam_of_one_is_the_greedy_choice_word_by_word(decoder, tokenizer, ima
         assert caption.text == tokenizer.decode(tokens)
 
 
-def test_a_beam_as_wide_as_all_captions_finds_the_best_of_all(images):
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_beam_as_wide_as_all_captions_finds_the_best_of_all(name):
     tokenizer = Tokenizer([*SPECIAL_TOKENS, "dog", "cat"], max_length=2)
-    decoder = opinionated(build_decoder(DecoderSpec("merge", 6, len(tokenizer), units=4)))
+    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=4)))
     search = BeamSearch(decoder, tokenizer, beam=7)
+    images = images_for(decoder)
     for image, captions in zip(images, search(images), strict=True):
         every = [[*words, END] for length in range(3) for words in product((4, 5), repeat=length)]
         scores = {}
@@ -183,8 +251,17 @@ def test_a_wider_beam_finds_captions_that_the_model_likes_at_least_as_much_on_av
     assert totals[1] > totals[0]
 
 
-def test_dropout_plays_no_part(tokenizer, images):
+@pytest.mark.parametrize("name", DECODERS)
+def test_dropout_plays_no_part(name, tokenizer):
     keras.utils.set_random_seed(0)
-    decoder = opinionated(build_decoder(DecoderSpec("merge", 6, len(tokenizer), units=8, dropout=0.9)))
+    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=8, dropout=0.9)))
     search = BeamSearch(decoder, tokenizer, 2)
-    assert search(images) == search(images)
+    assert search(images_for(decoder)) == search(images_for(decoder))
+
+
+def test_only_padding_start_and_unknown_are_barred():
+    barred = bar_special_tokens(7)
+    assert (barred.shape, barred.dtype) == ((7,), np.float32)
+    assert (barred < -1e6).tolist() == [True, True, False, True, False, False, False]
+    assert not barred[[END, 4, 5, 6]].any()
+    assert np.isfinite(barred).all()  # 0 times it must be 0

@@ -1,13 +1,22 @@
 """Every encoder is the network of keras.applications, its pixels preprocessed once, and known by its weights."""
 
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from caption_generator.encoders import ENCODERS, Encoder, build_encoder, encoder_row, fingerprint
+from caption_generator import checkpoint as checkpoint_module
+from caption_generator.encoders import (
+    ENCODERS,
+    Encoder,
+    build_encoder,
+    encoder_row,
+    fingerprint,
+    with_pooling,
+)
 from caption_generator.files import CaptionError
 
 
@@ -59,8 +68,8 @@ def test_features_are_those_of_the_backbone_on_pixels_preprocessed_once(encoder)
     pixels[1] //= 3
     features = np.asarray(encoder.model(pixels))
     assert (features.shape, features.dtype) == ((2, feature_size), np.float32)
-    grid = keras.Model(encoder.backbone.input, encoder.backbone.layers[-1].input)  # before it is averaged
-    expected = np.asarray(grid(preprocess(pixels.astype(np.float32)), training=False)).mean(axis=(1, 2))
+    grid = encoder.backbone(preprocess(pixels.astype(np.float32)), training=False)
+    expected = np.asarray(grid).mean(axis=(1, 2))
     scale = np.abs(expected).max(axis=1, keepdims=True)  # random weights make very small features
     assert (scale > 0).all()
     np.testing.assert_allclose(features / scale, expected / scale, atol=1e-3)
@@ -68,6 +77,42 @@ def test_features_are_those_of_the_backbone_on_pixels_preprocessed_once(encoder)
     identity = encoder.identity
     assert (identity.name, identity.input_size, identity.feature_size) == (encoder.row.name, size, feature_size)
     assert identity.weights in str(identity)
+
+
+def test_the_grid_is_what_the_mean_is_taken_of(tiny_encoder):
+    grid_encoder = with_pooling(tiny_encoder, "grid")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    grid, vectors = np.asarray(grid_encoder.model(pixels)), np.asarray(tiny_encoder.model(pixels))
+    assert (grid.shape, grid.dtype) == ((2, 7, 7, 6), np.float32)
+    assert grid.std(axis=(1, 2)).max() > 0.01
+    np.testing.assert_allclose(grid.mean(axis=(1, 2)), vectors, rtol=1e-4)
+    again = with_pooling(grid_encoder, "avg")
+    np.testing.assert_allclose(again.model(pixels), vectors, rtol=1e-5)
+
+
+def test_another_pooling_is_the_same_network_and_another_identity(tiny_encoder):
+    grid_encoder = with_pooling(tiny_encoder, "grid")
+    assert with_pooling(tiny_encoder, "avg") is tiny_encoder
+    for one, other in zip(grid_encoder.model.variables, tiny_encoder.model.variables, strict=True):
+        assert one is other
+    identities = grid_encoder.identity, tiny_encoder.identity
+    assert [identity.pooling for identity in identities] == ["grid", "avg"]
+    assert identities[0] != identities[1]
+    assert identities[0] == replace(identities[1], pooling="grid")  # the weights' fingerprint is the same, too
+
+
+@pytest.mark.parametrize("pooling", ["avg", "grid"])
+def test_an_encoder_is_built_with_the_pooling_that_was_asked_for(pooling):
+    encoder = build_encoder("mobilenet", weights=None, pooling=pooling)
+    assert encoder.pooling == encoder.identity.pooling == pooling
+    assert encoder.model.output.shape == {"avg": (None, 768), "grid": (None, 7, 7, 768)}[pooling]
+
+
+@pytest.mark.parametrize("pooling", ["avg", "grid"])
+def test_the_bundled_encoder_comes_with_any_pooling(tiny_encoder, monkeypatch, pooling):
+    monkeypatch.setattr(checkpoint_module, "load_bundled_encoder", lambda: tiny_encoder)
+    encoder = build_encoder("bundled", pooling=pooling)
+    assert encoder.identity == replace(tiny_encoder.identity, pooling=pooling)
 
 
 def test_fine_tuning_begins_at_a_layer_that_exists(encoder):

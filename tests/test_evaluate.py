@@ -130,3 +130,44 @@ def test_each_image_gets_its_best_caption_whatever_the_batches(decoder, tokenize
     assert [c.text for c in captions] == [best.text for best, _ in together]
     with pytest.raises(CaptionError, match=r"lacks 1 of 2 images, 9\.jpg"):
         caption_images(search, features, ["0.jpg", "9.jpg"])
+
+
+def test_diversity_counts_captions_and_words():
+    found = evaluate.diversity(["a dog runs", "a dog runs", "two dogs"])
+    assert (found.captions, found.distinct, found.vocabulary) == (3, 2, 5)
+    assert found.words == pytest.approx(8 / 3)
+
+
+def test_word_rates_count_captions_and_not_occurrences():
+    rates = evaluate.word_rates(["a dog and a dog", "a cat", "two cats", "a bird"])
+    assert rates["a"] == 75
+    assert rates["dog"] == 25
+    assert next(iter(rates)) == "a"
+
+
+def test_scores_by_length_group_each_image_by_its_own_caption(no_java):
+    scores = score(PERFECT | {"cat.jpg": "a dog"}, REFERENCES)
+    groups = evaluate.scores_by_length(PERFECT | {"cat.jpg": "a dog"}, scores)
+    assert list(groups) == [2, 7, 8]
+    assert groups[2].tolist() == [scores.by_image["CIDEr"][1]]
+    assert groups[7].tolist() == [scores.by_image["CIDEr"][0]]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "invented", "missed", "repeated"),
+    [
+        ("a brown dog runs", [], [], []),
+        ("a brown cat runs", ["cat"], ["dog"], []),
+        ("a dog and a dog on the grass", [], ["brown"], ["dog"]),
+        ("", [], ["brown", "dog"], []),
+    ],
+)
+def test_mistakes_are_named(candidate, invented, missed, repeated):
+    references = ["a brown dog runs", "a brown dog on the grass", "the dog is out", "some brown dog in the sun"]
+    found = evaluate.find_mistakes(candidate, references)
+    assert (found.invented, sorted(found.missed), found.repeated) == (invented, missed, repeated)
+
+
+def test_mistakes_are_a_line_to_read():
+    assert str(evaluate.Mistakes(["cat"], [], ["red", "hat"])) == "invented: cat; repeated: red, hat"
+    assert str(evaluate.Mistakes([], [], [])) == "only in how it is said"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caption_generator.encoders import Encoder, EncoderIdentity
+from caption_generator.encoders import Encoder, EncoderIdentity, with_pooling
 from caption_generator.features import Features, extract_features, load_features, save_features
 from caption_generator.files import CaptionError
 from caption_generator.images import load_pixels
@@ -58,9 +58,19 @@ def test_a_vector_is_a_forward_pass_of_its_own_image(workspace, tiny_encoder):
     assert features.errors == []
     for name in names:
         pixels = load_pixels(workspace.images / name, 16).astype(np.float32)
-        direct = np.asarray(tiny_encoder.backbone(pixels[None] / 127.5 - 1))[0]
+        direct = np.asarray(tiny_encoder.backbone(pixels[None] / 127.5 - 1))[0].mean(axis=(0, 1))
         np.testing.assert_allclose(features.vectors[name], direct, rtol=1e-4)
     assert len({vector.tobytes() for vector in features.vectors.values()}) == len(names)
+
+
+def test_grids_come_back_as_grids_and_are_not_mixed_with_vectors(workspace, tiny_encoder):
+    names = workspace.image_names()[:3]
+    vectors = extract_features(tiny_encoder, workspace.images, names, workspace.features)
+    grids = extract_features(with_pooling(tiny_encoder, "grid"), workspace.images, names, workspace.features)
+    assert grids.encoder.pooling == load_features(workspace.features).encoder.pooling == "grid"
+    assert_same(load_features(workspace.features), grids)
+    assert grids.matrix(names).shape == (3, 7, 7, 6)
+    np.testing.assert_allclose(grids.matrix(names).mean(axis=(1, 2)), vectors.matrix(names), rtol=1e-4)
 
 
 def test_features_p_is_the_dictionary_that_everyone_expects(workspace, tiny_encoder):

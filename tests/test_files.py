@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caption_generator.files import CaptionError, load_pickles, replacing, save_pickle
+from caption_generator.files import CaptionError, digest, load_pickles, replacing, save_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 ANCESTORS = ("Karan14-11_tokenizer.p", "akd15102091_tokenizer.p")
+
+
+def test_a_digest_is_the_beginning_of_sha256_of_text_and_bytes_alike():
+    assert digest("abc") == digest(b"abc") == "ba7816bf8f01"  # the example of FIPS 180
+    assert digest("caf\u00e9") == digest("caf\u00e9".encode()) != digest("cafe")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):

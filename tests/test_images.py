@@ -4,14 +4,14 @@ import struct
 import threading
 import warnings
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from caption_generator import images
 from caption_generator.files import CaptionError
-from caption_generator.images import find_pictures, load_batches, load_pixels, open_rgb
+from caption_generator.images import find_pictures, load_augmented, load_batches, load_pixels, open_rgb
 
 
 def corner(image: Image.Image) -> tuple[int, ...]:
@@ -132,6 +132,9 @@ def test_extreme_shapes_are_squashed_to_the_square(tmp_path, size, suffix):
     pixels = load_pixels(tmp_path / f"x{suffix}", 16)
     assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
     np.testing.assert_allclose(pixels, 90, atol=2)
+    augmented = load_augmented(tmp_path / f"x{suffix}", 16, seed=1)
+    assert (augmented.shape, augmented.dtype) == ((16, 16, 3), np.uint8)
+    np.testing.assert_allclose(augmented, augmented[0, 0, 0], atol=3)  # brighter or darker, and still grey
 
 
 def test_a_large_jpeg_decoded_small_is_the_same_picture(tmp_path):
@@ -139,6 +142,67 @@ def test_a_large_jpeg_decoded_small_is_the_same_picture(tmp_path):
     Image.fromarray(np.stack([ramp[None].repeat(800, 0)] * 3, -1)).save(tmp_path / "x.jpg", quality=95)
     exact = np.asarray(open_rgb(tmp_path / "x.jpg").resize((32, 32), Image.Resampling.BILINEAR), int)
     np.testing.assert_allclose(load_pixels(tmp_path / "x.jpg", 32), exact, atol=4)
+
+
+def ramps(path) -> None:
+    """Write a picture that grows redder to the right and greener downwards."""
+    right, down = np.meshgrid(np.linspace(40, 200, 64), np.linspace(40, 200, 48))
+    Image.fromarray(np.stack([right, down, np.full_like(right, 90)], -1).astype(np.uint8)).save(path)
+
+
+def test_an_augmented_picture_depends_on_its_name_and_the_seed_alone(tmp_path):
+    for name in ("x.png", "y.png", "elsewhere/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        ramps(tmp_path / name)
+    first = load_augmented(tmp_path / "x.png", 32, seed=1)
+    assert (first.shape, first.dtype) == ((32, 32, 3), np.uint8)
+    np.random.seed(9)  # what others draw must not matter
+    np.testing.assert_array_equal(load_augmented(str(tmp_path / "x.png"), 32, seed=1), first)
+    np.testing.assert_array_equal(load_augmented(tmp_path / "elsewhere" / "x.png", 32, seed=1), first)
+    for other in (("x.png", 2), ("y.png", 1)):
+        assert (load_augmented(tmp_path / other[0], 32, seed=other[1]) != first).mean() > 0.1
+    assert (load_pixels(tmp_path / "x.png", 32) != first).mean() > 0.1
+
+
+def test_about_half_of_augmented_pictures_are_mirrored_and_none_is_upside_down(tmp_path):
+    ramps(tmp_path / "x.png")
+    mirrored = 0
+    for seed in range(200):
+        pixels = load_augmented(tmp_path / "x.png", 8, seed).astype(int)
+        mirrored += pixels[4, 0, 0] > pixels[4, -1, 0]
+        assert pixels[0, 4, 1] < pixels[-1, 4, 1]
+    assert 75 < mirrored < 125
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_three_quarters_of_each_side_at_least_remain(tmp_path, axis):
+    stripes = np.tile(np.repeat([60, 180], 8), 16)[:, None].repeat(256, 1).astype(np.uint8)  # 32, across `axis`
+    Image.fromarray(stripes if axis == 0 else stripes.T).convert("RGB").save(tmp_path / "x.png")
+    seen = []
+    for seed in range(60):
+        line = load_augmented(tmp_path / "x.png", 256, seed)[..., 0].take(128, axis=1 - axis).astype(int)
+        bright = line > (line.min() + line.max()) / 2
+        seen.append(1 + np.count_nonzero(bright[1:] != bright[:-1]))
+    assert 24 <= min(seen) <= 26
+    assert 31 <= max(seen) <= 32
+
+
+def test_colours_are_changed_by_a_quarter_at_most(tmp_path):
+    Image.new("RGB", (8, 8), (100, 100, 100)).save(tmp_path / "x.png")
+    greys = {int(load_augmented(tmp_path / "x.png", 8, seed)[0, 0, 0]) for seed in range(100)}
+    assert 74 <= min(greys) <= 80
+    assert 120 <= max(greys) <= 126
+
+
+def test_batches_are_read_by_the_function_that_the_caller_names(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        ramps(path)
+    paths.insert(1, tmp_path / "missing.png")
+    first, second = load_batches(paths, 8, batch_size=2, load=partial(load_augmented, seed=5))
+    assert first.paths == paths[:1] and "missing.png" in first.errors[0]
+    found = np.concatenate([first.pixels, second.pixels])
+    np.testing.assert_array_equal(found, [load_augmented(path, 8, 5) for path in (paths[0], *paths[2:])])
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -176,7 +240,11 @@ def broken_files(folder) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
-@pytest.mark.parametrize("read", [open_rgb, lambda path: load_pixels(path, 8)], ids=["open_rgb", "load_pixels"])
+@pytest.mark.parametrize(
+    "read",
+    [open_rgb, lambda path: load_pixels(path, 8), lambda path: load_augmented(path, 8, seed=1)],
+    ids=["open_rgb", "load_pixels", "load_augmented"],
+)
 def test_each_broken_file_is_one_sentence_that_names_it(tmp_path, read):
     for name, complaint in broken_files(tmp_path).items():
         with pytest.raises(CaptionError) as error:
@@ -218,7 +286,7 @@ def test_a_broken_picture_costs_its_own_place_only(tmp_path):
     assert second.pixels.shape == (0, 8, 8, 3)
 
 
-def test_at_most_one_batch_is_decoded_ahead_of_the_callers(tmp_path, monkeypatch):
+def test_at_most_one_batch_is_decoded_ahead_of_the_callers(tmp_path):
     paths = numbered(tmp_path, 40)
     decoded = []
 
@@ -226,14 +294,13 @@ def test_at_most_one_batch_is_decoded_ahead_of_the_callers(tmp_path, monkeypatch
         decoded.append(path)
         return load_pixels(path, size)
 
-    monkeypatch.setattr(images, "load_pixels", counting)
-    for number, batch in enumerate(load_batches(paths, 8, batch_size=4), 1):
+    for number, batch in enumerate(load_batches(paths, 8, batch_size=4, load=counting), 1):
         assert len(batch.paths) == 4
         assert len(decoded) <= 4 * (number + 1)
     assert sorted(decoded) == paths
 
 
-def test_the_next_batch_is_decoded_while_the_caller_works(tmp_path, monkeypatch):
+def test_the_next_batch_is_decoded_while_the_caller_works(tmp_path):
     paths = numbered(tmp_path, 8)
     ahead = threading.Event()
 
@@ -242,8 +309,7 @@ def test_the_next_batch_is_decoded_while_the_caller_works(tmp_path, monkeypatch)
             ahead.set()
         return load_pixels(path, size)
 
-    monkeypatch.setattr(images, "load_pixels", noticing)
-    batches = load_batches(paths, 8, batch_size=4)
+    batches = load_batches(paths, 8, batch_size=4, load=noticing)
     next(batches)
     assert ahead.wait(timeout=30)
     batches.close()

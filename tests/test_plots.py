@@ -11,7 +11,7 @@ from caption_generator import plots
 from caption_generator.captioner import Result
 from caption_generator.captions import read_captions
 from caption_generator.decoding import Caption
-from caption_generator.evaluate import Scores
+from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.files import CaptionError
 from caption_generator.tokenizer import END, START, Tokenizer
 
@@ -114,6 +114,48 @@ def test_the_gallery_goes_from_best_to_worst(workspace, scores, descriptions):
     ]
     first = scores.images[0]
     assert texts(figure.axes[0]) == [f"caption of {first}\nhuman: {descriptions[first][0]}"]
+
+
+def test_the_worst_captions_come_first_with_their_mistakes(workspace, scores, descriptions):
+    candidates = {name: f"caption of {name}" for name in scores.images}
+    mistakes = {name: Mistakes([f"m{number}"], [], []) for number, name in enumerate(scores.images)}
+    figure = plots.worst(workspace.images, scores, candidates, mistakes, count=2)
+    order = np.argsort(scores.by_image["CIDEr"], kind="stable")
+    for axis, index in zip(pictures(figure), order[:2], strict=True):
+        [text] = texts(axis)
+        assert text == f"caption of {scores.images[index]}\n(invented: m{index})"
+
+
+def test_length_scores_have_a_bar_and_a_count_for_each_length():
+    figure = plots.length_scores({3: np.array([10.0, 30.0]), 5: np.array([50.0])})
+    [axis] = figure.axes
+    assert [bar.get_height() for bar in axis.patches] == [20, 50]
+    assert texts(axis) == ["2", "1"]
+
+
+def test_word_use_compares_the_humans_most_frequent_words():
+    figure = plots.word_use({"a": 90, "cat": 30}, {"a": 80, "dog": 20, "cat": 10}, top=2)
+    [axis] = figure.axes
+    assert [bar.get_height() for bar in axis.patches] == [80, 20, 90, 0]
+
+
+def test_stages_follow_one_another():
+    histories = {"first": [{"val_cider": 10}, {"val_cider": 20}], "second": [{"val_cider": 30}]}
+    [axis] = plots.stages(histories).axes
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[1, 2], [3]]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[10, 20], [30]]
+
+
+def test_attention_shows_the_photo_and_a_map_over_it_for_each_word(workspace):
+    looked = np.random.default_rng(0).random((3, 7, 7))
+    figure = plots.attention(workspace.images / workspace.image_names()[0], ["red", "wall", "<end>"], looked, columns=2)
+    photo, *maps = pictures(figure)
+    assert len(photo.images) == 1
+    assert [axis.get_title() for axis in maps] == ["red", "wall", "<end>"]
+    for axis, grid in zip(maps, looked, strict=True):
+        below, above = axis.images
+        np.testing.assert_array_equal(above.get_array(), grid)
+        assert above.get_extent() == below.get_extent()
 
 
 def test_word_probabilities_have_a_bar_for_each_word_and_the_end(workspace):

@@ -19,11 +19,11 @@ from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from caption_generator.train import (
     DrawOrder,
     SaveCheckpoints,
+    WordLoss,
     _run_name,
     fit,
     read_history,
     train_decoder,
-    word_loss,
 )
 
 IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
@@ -40,15 +40,22 @@ class Killed(BaseException):
     """As KeyboardInterrupt, nothing on the way catches it."""
 
 
-def run(folder: Path, tokenizer, epochs: int = 3, learning_rate: float = 0.01):
+class LogScores(keras.callbacks.Callback):
+    """As if the captions of each epoch had been scored: they are best after the first."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        logs["val_score"] = (5.0, 1.0, 3.0)[epoch]
+
+
+def run(folder: Path, tokenizer, epochs: int = 3, learning_rate: float = 0.01, **options):
     """`train_decoder` with a decoder of 8 units: its network and its history."""
     keras.utils.set_random_seed(5)
     decoder = build_decoder(DecoderSpec("merge", 6, len(tokenizer), units=8))
-    decoder.model.compile(keras.optimizers.Adam(learning_rate), word_loss(), jit_compile=False)
+    decoder.model.compile(keras.optimizers.Adam(learning_rate), WordLoss(), jit_compile=False)
     checkpoint = Checkpoint(decoder, tokenizer, IDENTITY, training={"learning_rate": learning_rate})
     batches = CaptionBatches(TRAIN, FEATURES.matrix(list(TRAIN)), tokenizer, batch_size=5, seed=1)
     dev = CaptionBatches(DEV, FEATURES.matrix(list(DEV)), tokenizer, batch_size=5, seed=None)
-    history = fit(decoder.model, batches, dev, checkpoint, folder, epochs)
+    history = fit(decoder.model, batches, dev, checkpoint, folder, epochs, **options)
     return decoder.model, history
 
 
@@ -64,19 +71,24 @@ def whole(words, tmp_path_factory):
     return folder, *run(folder, words)
 
 
-@pytest.fixture(scope="module")
-def killed(words, tmp_path_factory):
-    """The folder of a like run that was killed at the second batch of its third epoch."""
+def run_and_kill(folder: Path, tokenizer, **options) -> None:
+    """As `run`, killed at the second batch of the third epoch."""
 
     def kill(self, batch, logs=None):
         if self.batches.epoch == 2 and batch == 1:
             raise Killed
 
-    folder = tmp_path_factory.mktemp("killed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DrawOrder, "on_train_batch_end", kill)
         with pytest.raises(Killed):
-            run(folder, words)
+            run(folder, tokenizer, **options)
+
+
+@pytest.fixture(scope="module")
+def killed(words, tmp_path_factory):
+    """The folder of a like run that was killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    run_and_kill(folder, words)
     return folder
 
 
@@ -129,7 +141,7 @@ def test_the_logged_dev_loss_is_that_of_the_saved_model(whole, words):
     folder, _, history = whole
     model = load_checkpoint(folder / "model_2.h5").decoder.model
     dev = CaptionBatches(DEV, FEATURES.matrix(list(DEV)), words, batch_size=5, seed=None)
-    model.compile(loss=word_loss())
+    model.compile(loss=WordLoss())
     assert model.evaluate(dev.dataset(), verbose=0) == pytest.approx(history[1]["val_loss"], rel=1e-4)
 
 
@@ -179,13 +191,70 @@ def test_a_finished_run_is_not_resumed(whole, words, tmp_path):
     assert_same_history(history, whole[2][:1])
 
 
-def test_a_resumed_run_keeps_a_better_model_of_before(words, tmp_path):
-    decoder = build_decoder(DecoderSpec("merge", 6, len(words), units=8))
-    saver = SaveCheckpoints(Checkpoint(decoder, words, IDENTITY), tmp_path, best_before=1.0)
-    for epoch, val_loss in enumerate((1.5, 0.9, 0.95)):
-        saver.on_epoch_end(epoch, {"loss": 2.0, "val_loss": val_loss})
-        assert (tmp_path / "model_best.h5").exists() == (epoch > 0)
-    assert load_checkpoint(tmp_path / "model_best.h5").training["epoch"] == 2
+@pytest.mark.parametrize(
+    ("best_by", "values", "best"),
+    [("val_loss", (1.5, 0.9, 0.95), 2), ("val_score", (1.5, 0.9, 1.6), 3), ("val_score", (1.5, 0.9, 1.5), 1)],
+    ids=["the least loss", "the most of a score", "the first of equals"],
+)
+def test_the_best_epoch_is_kept(best_by, values, best, words, decoder, tmp_path):
+    saver = SaveCheckpoints(Checkpoint(decoder, words, IDENTITY), tmp_path, best_by, before=[])
+    for epoch, value in enumerate(values):
+        saver.on_epoch_end(epoch, {"loss": 2.0 - epoch, "val_loss": 1.0 + epoch, best_by: value})
+    found = load_checkpoint(tmp_path / "model_best.h5").training
+    assert (found["epoch"], found[best_by]) == (best, values[best - 1])
+
+
+@pytest.mark.parametrize(("best_by", "better", "worse"), [("val_loss", 0.9, 1.1), ("val_score", 1.1, 0.9)])
+def test_a_resumed_run_keeps_a_better_model_of_before(best_by, better, worse, words, decoder, tmp_path):
+    before = [{"epoch": 1, best_by: 1.0}, {"epoch": 2, best_by: worse}]
+    saver = SaveCheckpoints(Checkpoint(decoder, words, IDENTITY), tmp_path, best_by, before)
+    for epoch, value in ((2, worse), (3, 1.0), (4, better)):
+        saver.on_epoch_end(epoch, {best_by: value})
+        assert (tmp_path / "model_best.h5").exists() == (epoch == 4)
+    assert load_checkpoint(tmp_path / "model_best.h5").training["epoch"] == 5
+
+
+def test_a_killed_run_that_goes_on_remembers_its_best_score(words, tmp_path):
+    options = {"best_by": "val_score", "callbacks": [LogScores()]}
+    run_and_kill(tmp_path, words, **options)
+    assert load_checkpoint(tmp_path / "model_best.h5").training["val_score"] == 5
+    _, history = run(tmp_path, words, **options)
+    assert [row["val_score"] for row in history] == [5, 1, 3]
+    assert (tmp_path / "model_3.h5").is_file()
+    assert load_checkpoint(tmp_path / "model_best.h5").training["epoch"] == 1
+
+
+LOGITS = np.random.default_rng(0).normal(0, 2, (3, 4, 20)).astype(np.float32)
+TARGETS = np.random.default_rng(1).integers(20, size=(3, 4)).astype(np.int32)
+
+
+def test_the_loss_is_cross_entropy_and_smoothing_that_of_smoothed_labels():
+    one_hot = keras.utils.to_categorical(TARGETS, 20)
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert float(WordLoss()(TARGETS, LOGITS)) == pytest.approx(float(plain(TARGETS, LOGITS)), rel=1e-5)
+    found = [float(WordLoss()(TARGETS, LOGITS))]
+    for smoothing in (0.1, 0.5):
+        smoothed = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+        found.append(float(WordLoss(smoothing)(TARGETS, LOGITS)))
+        assert found[-1] == pytest.approx(float(smoothed(one_hot, LOGITS)), rel=1e-5)
+    assert max(found) - min(found) > 0.01
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_padding_has_no_part_in_the_loss(smoothing):
+    weights = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], np.float32)
+    counted = weights.astype(bool)
+    expected = float(WordLoss(smoothing)(TARGETS[counted][None], LOGITS[counted][None]))
+    assert float(WordLoss(smoothing)(TARGETS, LOGITS, weights)) == pytest.approx(expected, rel=1e-5)
+    other = LOGITS.copy()
+    other[~counted] *= -1
+    assert float(WordLoss(smoothing)(TARGETS, other, weights)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sure_answer_loses_with_smoothing_and_does_not_without():
+    sure = 30 * keras.utils.to_categorical(TARGETS, 20).astype(np.float32)
+    assert float(WordLoss()(TARGETS, sure)) == pytest.approx(0, abs=1e-5)
+    assert float(WordLoss(0.1)(TARGETS, sure)) == pytest.approx(0.1 * 30 * 19 / 20, rel=1e-3)
 
 
 def test_train_decoder_writes_checkpoints_that_know_what_they_were_trained_on(words, tmp_path):
@@ -208,6 +277,31 @@ def test_train_decoder_writes_checkpoints_that_know_what_they_were_trained_on(wo
     }
     # An untrained decoder is as unsure as one of 20 words can be.
     assert row["val_loss"] == pytest.approx(np.log(20), abs=0.3)
+
+
+def grids(pooling: str = "grid") -> Features:
+    vectors = {name: np.tile(vector, (2, 3, 1)) for name, vector in FEATURES.vectors.items()}
+    return Features(vectors, replace(IDENTITY, pooling=pooling))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "features", "read", "given"),
+    [("merge", grids(), "avg", "grid"), ("attention", FEATURES, "grid", "avg")],
+)
+def test_a_decoder_that_reads_other_features_is_refused(decoder, features, read, given, words, tmp_path):
+    with pytest.raises(CaptionError, match=f"{decoder} reads features with pooling '{read}'.*has '{given}'"):
+        train_decoder(TRAIN, DEV, features, words, tmp_path, decoder, epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_decoder_that_nobody_knows_is_refused(words, tmp_path):
+    with pytest.raises(CaptionError, match="transformer"):
+        train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, "transformer", epochs=1)
+
+
+def test_train_decoder_trains_on_stored_grids_too(words, tmp_path):
+    (row,) = train_decoder(TRAIN, DEV, grids(), words, tmp_path, "attention", epochs=1, batch_size=8)
+    assert np.isfinite(row["val_loss"])
 
 
 @pytest.mark.parametrize(

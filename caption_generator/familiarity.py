@@ -1,0 +1,47 @@
+"""Step 6a: has the model ever seen anything like this photo?
+
+A decoder makes a fluent sentence of anything, and is hardly less sure of it when the photo shows noise, a bare wall or
+a page of print. The encoder does see the difference: the features of photos all point roughly the same way, and those
+of such pictures do not.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """How much like the training photos a photo is, from 0, like none of them, to 1, as most of them are.
+
+    Attributes:
+        mean: the mean direction of the training photos' features, float32 of shape (feature_size,).
+        lowest: the cosine with it under which the familiarity is 0.
+        usual: the cosine from which on it is 1.
+    """
+
+    mean: np.ndarray
+    lowest: float
+    usual: float
+
+    @classmethod
+    def fit(cls, features: np.ndarray) -> "Familiarity":
+        """Learn what is usual from the features of photos, of shape (photos, ..., feature_size).
+
+        One photo in twenty is less than usual, one in a thousand not familiar at all.
+        """
+        directions = _directions(features)
+        mean = directions.mean(axis=0)
+        lowest, usual = np.quantile(directions @ mean, (0.001, 0.05))
+        return cls(mean, float(lowest), float(usual))
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """The familiarity of each photo, (photos,), from features of shape (photos, ..., feature_size)."""
+        cosines = _directions(features) @ self.mean
+        return np.clip((cosines - self.lowest) / max(self.usual - self.lowest, 1e-6), 0, 1)
+
+
+def _directions(features: np.ndarray) -> np.ndarray:
+    """The mean over a grid, as a vector of length 1."""
+    vectors = features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,175 @@
+"""Step 4, at last: teach the decoder by what its own captions are worth.
+
+Teacher forcing asks for the next word of somebody else's sentence. What counts in the end is the score of whole
+captions that the model wrote itself, and no gradient leads through choosing words. So captions are sampled, and those
+that are better than the others of the same image are made more probable, the worse ones less: REINFORCE, as in
+Rennie et al. 2017, "Self-critical Sequence Training for Image Captioning". What a caption is compared with is the mean
+of the other samples (Luo 2020, "A Better Variant of Self-Critical Sequence Training").
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from caption_generator.captions import Descriptions
+from caption_generator.checkpoint import Checkpoint
+from caption_generator.decoders import Decoder
+from caption_generator.decoding import bar_special_tokens
+from caption_generator.files import CaptionError
+from caption_generator.finetune import EncoderDecoder, GridBatches, Grids, ScoreDev, add_stage, freeze, split_encoder
+from caption_generator.rewards import Reward
+from caption_generator.tokenizer import END, PAD, START, Tokenizer
+from caption_generator.train import History, check_captions, fit
+
+
+class ImageBatches(GridBatches):
+    """Batches of images without captions: `(grids, numbers)`, float32 and int32 of shape (images,)."""
+
+    def __iter__(self) -> Iterator:
+        for images, grids in self.images():
+            yield grids, images.astype(np.int32)
+
+    def dataset(self) -> tf.data.Dataset:
+        grids = tf.TensorSpec((None, None, None, self.views[0].shape[-1]), tf.float32)
+        stream = tf.data.Dataset.from_generator(
+            lambda: iter(self), output_signature=(grids, tf.TensorSpec((None,), tf.int32))
+        )
+        return stream.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
+
+
+class SelfCritical(EncoderDecoder):
+    """Encoder and decoder with a training step that samples captions and learns from their rewards."""
+
+    def __init__(
+        self, late: keras.Model, decoder: Decoder, tokenizer: Tokenizer, reward: Reward, samples: int, longest: int
+    ):
+        """
+        Args:
+            reward: of the training images, by their number.
+            samples: captions sampled of each image.
+            longest: tokens after which a sample is cut off, and then does without the reward for an end.
+        """
+        super().__init__(late, decoder.model)
+        self.steps, self.tokenizer, self.reward = decoder, tokenizer, reward
+        self.samples, self.longest = samples, longest
+        # What captioning never says must not be learned about either: were it barred in sampling only, the loss would
+        # go on moving its probability, and the captions collapse.
+        self.barred = bar_special_tokens(len(tokenizer))
+        self.seed_generator = keras.random.SeedGenerator(0)
+        self.means = {name: keras.metrics.Mean(name) for name in ("reward", "words")}
+
+    @tf.function
+    def sample(self, features: tf.Tensor) -> tf.Tensor:
+        """Draw captions word by word: int32 of shape (images x samples, length), padded after `<end>`."""
+        image, *state = self.steps.start(features)
+        state = [tf.repeat(tensor, self.samples, axis=0) for tensor in state]
+        last = tf.fill(tf.shape(state[0])[:1], START)
+        tokens = tf.TensorArray(tf.int32, 0, dynamic_size=True, element_shape=(None,))
+        for place in tf.range(self.longest):
+            logits, *state = self.steps.step([image, *state, last])
+            drawn = keras.random.categorical(logits + self.barred, 1, dtype="int32", seed=self.seed_generator)[:, 0]
+            last = tf.where((last == END) | (last == PAD), PAD, drawn)
+            if tf.reduce_all(last == PAD):
+                break
+            tokens = tokens.write(place, last)
+        return tf.transpose(tokens.stack())
+
+    def rewards(self, tokens: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """The reward of each sampled caption: float32 of shape (images, samples)."""
+        words = self.tokenizer.words
+        rows = tokens.reshape(len(images), self.samples, -1)
+        captions = [[[words[token] for token in row if token != PAD] for row in group] for group in rows]
+        return np.array(
+            [[self.reward(image, caption) for caption in group] for image, group in zip(images, captions, strict=True)],
+            np.float32,
+        )
+
+    def train_step(self, data: tuple) -> dict:
+        grids, images = data
+        features = tf.stop_gradient(self.late(grids, training=False))
+        tokens = self.sample(features)
+        rewards = tf.ensure_shape(
+            tf.numpy_function(self.rewards, [tokens, images], tf.float32, stateful=False), (None, self.samples)
+        )
+        others = (tf.reduce_sum(rewards, axis=1, keepdims=True) - rewards) / (self.samples - 1)
+        advantage = tf.reshape(rewards - others, (-1, 1))
+        said = tf.cast(tokens != PAD, tf.float32)
+        inputs = tf.concat([tf.fill((tf.shape(tokens)[0], 1), START), tokens[:, :-1]], axis=1)
+        with tf.GradientTape() as tape:
+            # Without dropout: these must be the probabilities that the captions were drawn with.
+            logits = self.decoder([features, inputs], training=False) + self.barred
+            surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(tokens, logits)
+            loss = tf.reduce_sum(advantage * surprise * said) / tf.reduce_sum(said)
+        weights = self.decoder.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        self.means["reward"].update_state(rewards)
+        self.means["words"].update_state(tf.reduce_sum(said, axis=1))
+        return {name: mean.result() for name, mean in self.means.items()}
+
+
+def train_self_critical(
+    checkpoint: Checkpoint,
+    images: str | Path,
+    train: Descriptions,
+    dev: Descriptions,
+    folder: str | Path,
+    epochs: int = 5,
+    images_per_batch: int = 32,
+    learning_rate: float = 1e-5,
+    samples: int = 5,
+    bleu: float = 1.0,
+    longest: int = 20,
+    views: int = 7,
+    seed: int = 0,
+) -> History:
+    """Train the decoder of `checkpoint` by the rewards of its samples; its encoder stays as it is.
+
+    Interrupted, the same call goes on after the last finished epoch. Writes what `train_captioner` writes.
+
+    Args:
+        checkpoint: one that contains its encoder, and has been trained with teacher forcing for as long as that helps.
+        images: the folder of images.
+        folder: where checkpoints go.
+        learning_rate: of Adam.
+        samples: captions drawn of each image.
+        bleu: weight of BLEU-4 in the reward, see `Reward`.
+        longest: words of a sample, its end included.
+        views: as for `train_captioner`.
+
+    Raises:
+        CaptionError: there are no captions, the checkpoint is without its encoder, or there is nothing to compare with.
+    """
+    check_captions(train, dev)
+    if checkpoint.encoder is None:
+        raise CaptionError("the checkpoint does not contain its encoder: use one of train_captioner.")
+    if samples < 2:
+        raise CaptionError(f"{samples} sample of an image cannot be compared with others: draw 2 or more.")
+    keras.utils.set_random_seed(seed)
+    folder = Path(folder)
+    early, late = split_encoder(checkpoint.encoder)
+    train_grids = Grids(early, images, list(train), folder.parent / "grids", views)
+    dev_grids = Grids(early, images, list(dev), folder.parent / "grids")
+    freeze(late)
+    model = SelfCritical(late, checkpoint.decoder, checkpoint.tokenizer, Reward(train, bleu), samples, longest)
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate, global_clipnorm=5.0), jit_compile=False)
+    stage = {
+        "self_critical": {"samples": samples, "bleu": bleu, "longest": longest},
+        "epochs": epochs,
+        "images_per_batch": images_per_batch,
+        "learning_rate": learning_rate,
+        "views": views,
+        "seed": seed,
+    }
+    return fit(
+        model,
+        ImageBatches(train, train_grids, checkpoint.tokenizer, images_per_batch, seed),
+        None,
+        add_stage(checkpoint, stage),
+        folder,
+        epochs,
+        best_by="val_cider",
+        callbacks=[ScoreDev(late, checkpoint, dev, dev_grids)],
+    )

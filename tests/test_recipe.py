@@ -1,0 +1,58 @@
+"""Tests of caption_generator.recipe, from raw captions to a model that captions, in small."""
+
+import csv
+import json
+
+import numpy as np
+
+from caption_generator import recipe
+from caption_generator.captioner import Captioner
+from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+from caption_generator.tokenizer import Tokenizer
+from caption_generator.workspace import Workspace
+
+SMALL = {"epochs": 1, "images_per_batch": 4, "views": 1}
+
+
+def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspace: Workspace, tmp_path, monkeypatch):
+    row = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, "conv_pw_11_relu", (("alpha", 0.25),))
+    monkeypatch.setitem(ENCODERS, "tiny", row)
+    monkeypatch.setattr(
+        "caption_generator.encoders.build_encoder",
+        lambda name, weights=None, pooling="avg": build_encoder(name, None, pooling),
+    )
+    monkeypatch.setattr(recipe, "ENCODER", "tiny")
+    monkeypatch.setattr(recipe, "MIN_COUNT", 2)
+    monkeypatch.setattr(recipe, "STAGES", {name: dict(stage) | SMALL for name, stage in recipe.STAGES.items()})
+    workspace = Workspace(workspace.inputs, tmp_path / "outputs")
+    recipe.run(workspace)
+
+    captioner = Captioner.load(workspace.models / "bundled.h5")
+    assert captioner.checkpoint.tokenizer.words == Tokenizer.load(workspace.tokenizer).words
+    assert captioner.checkpoint.familiarity is not None
+    assert [stage["epochs"] for stage in captioner.checkpoint.training["stages"]] == [1, 1, 1]
+    photos = [workspace.images / name for name in workspace.image_names()]
+    assert all(np.isfinite(result.best.score) for result in captioner.caption_files(photos))
+
+    with open(workspace.models / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["stage"] for row in rows] == ["settled", "finetuned", "self_critical"]
+    assert all(float(row["val_cider"]) >= 0 for row in rows)
+    scores = json.loads((workspace.models / "scores.json").read_text())
+    assert [row["beam"] for row in scores] == [1, 3, 5]
+
+    # Run again after the last stage was lost: the first two are not trained anew.
+    before = {path: path.stat().st_mtime_ns for path in workspace.models.glob("*/model_1.h5")}
+    (workspace.models / "self_critical" / "model_1.h5").unlink()
+    recipe.run(workspace)
+    after = {path: path.stat().st_mtime_ns for path in workspace.models.glob("*/model_1.h5")}
+    assert {path.parent.name for path in after if after[path] != before[path]} == {"self_critical"}
+
+
+def test_a_workspace_without_captions_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CAPTION_WORKSPACE", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["recipe"])
+    assert recipe.main() == 2
+    error = capsys.readouterr().err
+    assert "Flickr8k.token.txt does not exist" in error
+    assert "Traceback" not in error
