@@ -12,10 +12,13 @@ The data's way through the package, which is also the order of the notebooks:
     decoders       the table of LSTM decoders
     checkpoint     a model and what it belongs to       -> models/*.h5
     train          teacher forcing                      -> models/*.h5
-    finetune       the same loss, into the encoder      -> models/*.h5
+    finetune       the same on the images, into the encoder
+    rewards        what a caption is worth
+    self_critical  learning from the worth of its own captions
     decoding    5. greedy and beam search
-    evaluate       BLEU, METEOR, ROUGE-L, CIDEr
-    captioner   6. photo in, caption out
+    evaluate       BLEU, METEOR, ROUGE-L, CIDEr, and what went wrong
+    familiarity 6. is the photo like those learned from?
+    captioner      photo in, caption out
     plots          every picture that the notebooks show
     recipe         all of it in one command: how the model that ships was made
 

@@ -4,7 +4,8 @@ The ancestors made a row of every prefix of every caption, and a one-hot vector 
 word. Here a caption is one row: teacher forcing shows the decoder all its words at once, and each target is one number.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -86,11 +87,18 @@ class CaptionBatches:
         return batches if self.seed is None else [batches[i] for i in random.permutation(len(batches))]
 
     def dataset(self) -> tf.data.Dataset:
-        """The batches as a stream for `fit`, the next one made while this one is trained on."""
+        """The batches as a stream for `fit`."""
         captions = tf.TensorSpec((None, None), tf.int32)
         features = tf.TensorSpec((None, *self.features.shape[1:]), tf.float32)
         weights = tf.TensorSpec((None, None), tf.float32)
-        stream = tf.data.Dataset.from_generator(
-            lambda: iter(self), output_signature=((features, captions), captions, weights)
-        )
-        return stream.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
+        return stream(self, ((features, captions), captions, weights))
+
+
+def stream(batches: Collection, signature: Any) -> tf.data.Dataset:
+    """What iterating `batches` gives, the next batch made while one is trained on.
+
+    Args:
+        signature: `tf.TensorSpec`s, nested as a batch is.
+    """
+    made = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature)
+    return made.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(2)

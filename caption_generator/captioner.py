@@ -38,6 +38,13 @@ class Result:
 
     @property
     def best(self) -> Caption:
+        """The best caption.
+
+        Raises:
+            CaptionError: the picture could not be read.
+        """
+        if self.error:
+            raise CaptionError(self.error)
         return self.captions[0]
 
 
@@ -91,21 +98,22 @@ class Captioner:
             for factor, captions in zip(familiar, found, strict=True)
         ]
 
-    def look(self, photo: str | Path, caption: Caption) -> np.ndarray:
+    def attention(self, photo: str | Path, caption: Caption) -> np.ndarray:
         """Where in the photo the model looked for each word of its caption, and for its end.
 
         Returns:
-            float32 of shape (words + 1, height, width): shares of the grid's places, which sum to 1 for each word.
+            float32 of shape (words + 1, height, width): attention weights, which sum to 1 for each word.
 
         Raises:
             CaptionError: the photo cannot be read, or the decoder has no attention.
         """
-        if self.checkpoint.decoder.look is None:
+        attention = self.checkpoint.decoder.attention
+        if attention is None:
             raise CaptionError(f"the decoder {self.checkpoint.decoder.spec.name} does not look at places of the photo.")
         features = self.encoder.model.predict_on_batch(load_pixels(photo, self.encoder.row.input_size)[None])
         tokens = self.checkpoint.tokenizer.encode(caption.text)[None, :-1]
-        [looked] = self.checkpoint.decoder.look.predict_on_batch([features, tokens])
-        return looked.reshape(-1, *features.shape[1:3])
+        [weights] = attention.predict_on_batch([features, tokens])
+        return weights.reshape(-1, *features.shape[1:3])
 
     def caption_files(self, paths: Sequence[str | Path], batch_size: int = 32) -> Iterator[Result]:
         """Caption picture files of any kind, in batches, in their order; a broken one costs only its own caption."""
@@ -120,8 +128,9 @@ def vocabulary_note(checkpoint: Checkpoint, model: str | Path) -> str:
 
     A checkpoint carries its own vocabulary, which is the one that is used.
     """
-    beside = Path(model).resolve().parent.parent / "tokenizer.p"
-    if not beside.is_file():
+    above = Path(model).resolve().parents[1:3]  # models/model.h5, or models/finetuned/model.h5
+    beside = next((folder / "tokenizer.p" for folder in above if (folder / "tokenizer.p").is_file()), None)
+    if beside is None:
         return ""
     try:
         found = Tokenizer.load(beside)

@@ -46,15 +46,15 @@ class Decoder:
         start: features to the list [image, *state] from which decoding starts, each with `images` rows.
         step: [image (images, ...), *state (captions, units), token (captions,)] to the list
             [logits (captions, vocabulary_size), *state].
-        look: as `model`, to how much each place of the grid counted for each word, (captions, length, places), summing
-            to 1; None where the image has one vector only.
+        attention: as `model`, to the attention weights of each word, (captions, length, places), which sum to 1 over
+            the places of the grid; None where the image has one vector only.
     """
 
     spec: DecoderSpec
     model: keras.Model
     start: keras.Model
     step: keras.Model
-    look: keras.Model | None = None
+    attention: keras.Model | None = None
 
 
 def build_merge(spec: DecoderSpec) -> Decoder:
@@ -132,11 +132,11 @@ def build_attention(spec: DecoderSpec) -> Decoder:
     words = word_dropout(embedding(tokens))
     state = [ForEachCaption(name=f"every_{name}")(first, words) for name, first in (("h", h_0), ("c", c_0))]
     outputs = lstm(words, initial_state=state)
-    context, looked = attention(outputs, image)
+    context, weights = attention(outputs, image)
     merged = layers.Concatenate(name="merge")([outputs, context])
     logits = embedding(hidden_dropout(hidden(merged)), reverse=True)
     model = keras.Model([features, tokens], logits, name="attention_decoder")
-    look = keras.Model([features, tokens], looked, name="look")
+    attention_weights = keras.Model([features, tokens], weights, name="attention_weights")
 
     # Captioning: the same layers, one word at a time, with the LSTM's state handed on.
     image_in = keras.Input((None, 2 * units), name="image_in")
@@ -147,7 +147,7 @@ def build_attention(spec: DecoderSpec) -> Decoder:
     context = layers.Reshape((units,), name="context")(attention(query, image_in)[0])
     merged = layers.Concatenate(name="merge_step")([output, context])
     step = keras.Model([image_in, h_in, c_in, token_in], [embedding(hidden(merged), reverse=True), h, c], name="step")
-    return Decoder(spec, model, start, step, look)
+    return Decoder(spec, model, start, step, attention_weights)
 
 
 @keras.saving.register_keras_serializable("caption_generator")
@@ -168,7 +168,7 @@ class GridAttention(layers.Layer):
     """Scaled dot-product attention of words over the places of their image (Vaswani et al. 2017), in several heads.
 
     `queries` are (captions, length, units). `image` is (images, places, 2 x units), keys beside values, and all
-    captions of an image use the same. Gives the context, (captions, length, units), and how much each place counted,
+    captions of an image use the same. Gives the context, (captions, length, units), and the attention weights,
     (captions, length, places), the mean of the heads.
     """
 
@@ -185,8 +185,8 @@ class GridAttention(layers.Layer):
         queries = ops.reshape(queries, (images, captions // images * length, self.heads, size))
         weights = ops.softmax(ops.einsum("iqhs,iphs->ihqp", queries, keys) / size**0.5)
         context = ops.einsum("ihqp,iphs->iqhs", weights, values)
-        looked = ops.mean(weights, axis=1)
-        return ops.reshape(context, (captions, length, units)), ops.reshape(looked, (captions, length, places))
+        weights = ops.reshape(ops.mean(weights, axis=1), (captions, length, places))
+        return ops.reshape(context, (captions, length, units)), weights
 
     def compute_output_spec(self, queries, image):
         captions, length, units = queries.shape
@@ -206,17 +206,19 @@ class DecoderRow:
     Attributes:
         build: its builder.
         pooling: what it reads of an image: "avg", one vector, or "grid", one vector at each place.
-        units: the width that it was tuned at.
+        units: the width that suits it.
+        dropout: the dropout that suits it.
     """
 
     build: Callable[[DecoderSpec], Decoder]
     pooling: str
     units: int
+    dropout: float
 
 
 DECODERS: Mapping[str, DecoderRow] = {
-    "merge": DecoderRow(build_merge, "avg", 256),
-    "attention": DecoderRow(build_attention, "grid", 512),
+    "merge": DecoderRow(build_merge, "avg", 256, 0.5),
+    "attention": DecoderRow(build_attention, "grid", 512, 0.4),
 }
 
 
@@ -229,6 +231,16 @@ def decoder_row(name: str) -> DecoderRow:
     if name not in DECODERS:
         raise CaptionError(f"there is no decoder {name!r}: choose one of {', '.join(DECODERS)}.")
     return DECODERS[name]
+
+
+def decoder_spec(name: str, feature_size: int, vocabulary_size: int) -> DecoderSpec:
+    """The spec of a decoder with the settings of its row.
+
+    Raises:
+        CaptionError: there is none of that name.
+    """
+    row = decoder_row(name)
+    return DecoderSpec(name, feature_size, vocabulary_size, row.units, row.dropout)
 
 
 def build_decoder(spec: DecoderSpec) -> Decoder:

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 from pycocoevalcap.cider.cider import Cider
 
-from caption_generator.batches import pad, teacher_forcing
+from caption_generator.batches import pad, stream, teacher_forcing
 from caption_generator.captions import Descriptions
-from caption_generator.checkpoint import Checkpoint
+from caption_generator.checkpoint import Checkpoint, check_encoder
 from caption_generator.decoding import BeamSearch
 from caption_generator.encoders import Encoder, fingerprint, pool
 from caption_generator.files import CaptionError, digest, replacing
@@ -25,6 +25,8 @@ from caption_generator.images import load_augmented, load_batches, load_pixels
 from caption_generator.progress import progress
 from caption_generator.tokenizer import PAD, Tokenizer
 from caption_generator.train import History, WordLoss, check_captions, check_pooling, fit
+
+LOGGED = ("epoch", "loss", "val_loss", "val_cider", "reward", "words")
 
 
 def split_encoder(encoder: Encoder) -> tuple[keras.Model, keras.Model]:
@@ -40,7 +42,7 @@ def split_encoder(encoder: Encoder) -> tuple[keras.Model, keras.Model]:
     # Both must be the encoder's own layers: what is trained here is saved there.
     early = keras.Model(backbone.input, backbone.get_layer(cut).output)
     late = keras.Model(backbone.get_layer(cut).output, pool(backbone.output, encoder.pooling), name="late_layers")
-    return keras.Model(encoder.model.input, early(encoder.preprocessed), name="early_layers"), late
+    return keras.Model(encoder.model.input, early(encoder.preprocessed), name=f"until_{cut}"), late
 
 
 def freeze(network: keras.Model, frozen: bool = True) -> None:
@@ -66,38 +68,43 @@ class Grids:
             early: the first half of `split_encoder`.
             images: the folder of images.
             names: the images' file names.
-            folder: where the arrays go, under a name that only the same layers, weights and images share.
+            folder: where the arrays go, under a name that only the same layers, weights and images share, the images
+                being told apart by name and size.
             views: how many random views besides the whole images.
 
         Raises:
             CaptionError: an image cannot be read.
         """
+        paths = [Path(images, name) for name in names]
+        name = _name(early, paths)
         self.views = []
         for view in range(views + 1):
-            path = Path(folder, f"grids_{_name(early, names)}_{view}.npy")
+            path = Path(folder, f"grids_{name}_{view}.npy")
             if not path.is_file():
                 load = partial(load_augmented, seed=view) if view else load_pixels
-                _write_grids(early, [Path(images, name) for name in names], path, load, f"View {view} of {views}")
+                _write_grids(early, paths, path, load, f"View {view} of {views}")
             self.views.append(np.load(path, mmap_mode="r"))
 
 
-def _name(early: keras.Model, names: Sequence[str]) -> str:
-    layers = f"{early.input.shape} {early.layers[-1].layers[-1].name} {early.output.shape}"
-    return digest("\n".join([fingerprint(early), layers, *names]))
+def _name(early: keras.Model, paths: Sequence[Path]) -> str:
+    images = [f"{path.name} {path.stat().st_size if path.is_file() else None}" for path in paths]
+    return digest("\n".join([fingerprint(early), early.name, str(early.input.shape), *images]))
 
 
 def _write_grids(early: keras.Model, paths: Sequence[Path], path: Path, load, label: str) -> None:
     size = early.input.shape[1]
-    with replacing(path) as temporary, progress(total=len(paths), unit="image", desc=label) as bar:
-        grids = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(paths), *early.output.shape[1:]))
-        done = 0
+    header = {"descr": "<f2", "fortran_order": False, "shape": (len(paths), *early.output.shape[1:])}
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as file,
+        progress(total=len(paths), unit="image", desc=label) as bar,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
         for batch in load_batches(paths, size, load=load):
             if batch.errors:
                 raise CaptionError(batch.errors[0])
-            grids[done : done + len(batch.paths)] = early.predict_on_batch(batch.pixels)
-            done += len(batch.paths)
+            early.predict_on_batch(batch.pixels).astype("<f2").tofile(file)
             bar.update(len(batch.paths))
-        grids.flush()
 
 
 class GridBatches:
@@ -121,19 +128,14 @@ class GridBatches:
         Args:
             grids: of the images of `descriptions`, in their order.
             seed: draws order, views and windows; None, as for the dev set, keeps order and whole upright images.
-            crop: a window is up to this much smaller than the grid.
+            crop: a window is up to this much smaller than the grid, and never less than half of it.
         """
         self.names = list(descriptions)
         self.tokens = [[tokenizer.encode(caption) for caption in group] for group in descriptions.values()]
         self.longest = np.array([max(map(len, group)) for group in self.tokens])
         self.each = max(map(len, self.tokens))
-        self.views, self.images_per_batch, self.seed, self.crop, self.epoch = (
-            grids.views,
-            images_per_batch,
-            seed,
-            crop,
-            0,
-        )
+        self.views, self.images_per_batch, self.seed, self.crop = grids.views, images_per_batch, seed, crop
+        self.epoch = 0
 
     def __len__(self) -> int:
         return -(-len(self.tokens) // self.images_per_batch)
@@ -149,10 +151,8 @@ class GridBatches:
         """The images of each batch of this epoch: their numbers, and their grids in float32."""
         random = np.random.default_rng((self.seed or 0, self.epoch))
         for images in self._order(random):
-            yield (
-                images,
-                (self.views[0][images] if self.seed is None else self._windows(images, random)).astype(np.float32),
-            )
+            grids = self.views[0][images] if self.seed is None else self._windows(images, random)
+            yield images, grids.astype(np.float32)
 
     def _order(self, random: np.random.Generator) -> list[np.ndarray]:
         """Images whose longest captions are of similar length share a batch: there is less padding."""
@@ -165,8 +165,10 @@ class GridBatches:
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _windows(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        smaller = 2 * random.integers(self.crop // 2 + 1)  # one size for the batch, one view and place for each
-        height, width = np.array(self.views[0].shape[1:3]) - smaller
+        whole = np.array(self.views[0].shape[1:3])
+        most = min(self.crop, *whole // 2)
+        smaller = 2 * random.integers(most // 2 + 1)  # one size for the batch, one view and place for each
+        height, width = whole - smaller
         windows = []
         for image in images:
             view, (top, left) = random.integers(len(self.views)), random.integers(smaller + 1, size=2)
@@ -178,10 +180,7 @@ class GridBatches:
         captions = tf.TensorSpec((None, None), tf.int32)
         grids = tf.TensorSpec((None, None, None, self.views[0].shape[-1]), tf.float32)
         weights = tf.TensorSpec((None, None), tf.float32)
-        stream = tf.data.Dataset.from_generator(
-            lambda: iter(self), output_signature=((grids, captions), captions, weights)
-        )
-        return stream.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
+        return stream(self, ((grids, captions), captions, weights))
 
 
 class EncoderDecoder(keras.Model):
@@ -242,16 +241,19 @@ def train_captioner(
         checkpoint: the decoder to train: a new one with a frozen encoder, one that has settled without.
         encoder: the one it belongs to; its weights are changed, unless it is frozen.
         images: the folder of images.
-        folder: where checkpoints go.
+        folder: where checkpoints go. Stored views go into `grids/` beside it, which the stages share: 50 kB for each
+            view of an image with MobileNetV2.
         learning_rate: of Adam; with a frozen encoder it stays as it is, else it falls to 0 along a cosine.
         smoothing: of the labels, see `WordLoss`.
         freeze_encoder: train the decoder alone.
         views: how many random views of each image are stored, see `Grids`.
 
     Raises:
-        CaptionError: there are no captions, the decoder cannot read the encoder's features, or an image is broken.
+        CaptionError: there are no captions, the encoder is another than the checkpoint's, the decoder cannot read its
+            features, or an image is broken.
     """
     check_captions(train, dev)
+    check_encoder(checkpoint.encoder_identity, encoder.identity)
     check_pooling(checkpoint.decoder.spec.name, encoder.pooling)
     keras.utils.set_random_seed(seed)
     folder = Path(folder)
@@ -266,7 +268,7 @@ def train_captioner(
     optimizer = keras.optimizers.Adam(learning_rate if freeze_encoder else cosine, global_clipnorm=5.0)
     model.compile(optimizer=optimizer, loss=WordLoss(smoothing), jit_compile=False)
     stage = {
-        "encoder": "frozen" if freeze_encoder else "trained",
+        "freeze_encoder": freeze_encoder,
         "epochs": epochs,
         "images_per_batch": images_per_batch,
         "learning_rate": learning_rate,
@@ -287,6 +289,6 @@ def train_captioner(
 
 
 def add_stage(checkpoint: Checkpoint, stage: dict) -> Checkpoint:
-    """Note in the checkpoint how it is trained further."""
-    earlier = checkpoint.training.get("stages", [])
-    return replace(checkpoint, training=dict(checkpoint.training) | {"stages": [*earlier, stage]})
+    """Note in the checkpoint how it is trained further, in place of what was logged of its last epoch."""
+    training = {name: value for name, value in checkpoint.training.items() if name not in LOGGED}
+    return replace(checkpoint, training=training | {"stages": [*training.get("stages", []), stage]})

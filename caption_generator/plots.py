@@ -8,6 +8,7 @@ from textwrap import fill
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+from keras.src.ops.node import Node
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -165,12 +166,12 @@ def word_use(model: Mapping[str, float], humans: Mapping[str, float], top: int =
     return _tidy(figure)
 
 
-def attention(photo: str | Path, words: Sequence[str], looked: np.ndarray, columns: int = 5) -> Figure:
+def attention(photo: str | Path, words: Sequence[str], weights: np.ndarray, columns: int = 5) -> Figure:
     """Where the model looked as it wrote each word: the photo, and over it how much each place counted.
 
     Args:
         words: of the caption, its end included.
-        looked: of shape (words, height, width).
+        weights: of shape (words, height, width).
     """
     image = open_rgb(photo)
     image.thumbnail((360, 360))
@@ -180,8 +181,8 @@ def attention(photo: str | Path, words: Sequence[str], looked: np.ndarray, colum
     for axis in axes.flat:
         axis.axis("off")
     axes.flat[0].imshow(image)
-    brightest = np.quantile(looked, 0.99)
-    for axis, word, grid in zip(axes.flat[1:], words, looked, strict=False):
+    brightest = np.quantile(weights, 0.99)
+    for axis, word, grid in zip(axes.flat[1:], words, weights, strict=False):
         axis.imshow(image.convert("L"), cmap="gray", extent=extent)
         axis.imshow(grid, cmap="inferno", alpha=0.6, vmin=0, vmax=brightest, extent=extent, interpolation="bicubic")
         axis.set_title(word, fontsize=11)
@@ -207,6 +208,7 @@ def gallery(
 ) -> Figure:
     """The images with the best, the median and the worst captions by CIDEr, each with one human caption."""
     order = np.argsort(-scores.by_image["CIDEr"], kind="stable")
+    each = min(each, len(order))
     middle = (len(order) - each) // 2
     groups = {"best": order[:each], "median": order[middle : middle + each], "worst": order[-each:]}
     figure, axes = plt.subplots(len(groups), each, figsize=(4.2 * each, 4.2 * len(groups)), squeeze=False)
@@ -255,23 +257,23 @@ def model_diagram(model: keras.Model, path: str | Path) -> Figure:
 
     Unlike `keras.utils.plot_model` it needs no Graphviz.
     """
-    sources = {layer.name: _sources(model, layer) for layer in model.layers}
-    depths: dict[str, int] = {}
-    for layer in model.layers:  # in an order in which sources come first
-        depths[layer.name] = 1 + max((depths[source] for source in sources[layer.name]), default=-1)
+    nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    nodes = [node for node in nodes if _is_layer(node)]
+    depths: dict[Node, int] = {}
+    for node in nodes:  # in an order in which sources come first
+        depths[node] = 1 + max((depths[source] for source in _sources(node)), default=-1)
     # An input stands just above what reads it, not at the top.
-    for name in [layer.name for layer in model.layers if not sources[layer.name]]:
-        depths[name] = min(depths[reader] for reader in sources if name in sources[reader]) - 1
-    levels = {depth: [n for n in depths if depths[n] == depth] for depth in sorted(set(depths.values()))}
-    places = {
-        name: (column - (len(names) - 1) / 2, -depth)
-        for depth, names in levels.items()
-        for column, name in enumerate(names)
-    }
+    for node in [node for node in nodes if not _sources(node)]:
+        depths[node] = min(depths[reader] for reader in nodes if node in _sources(reader)) - 1
+    levels = {depth: [n for n in nodes if depths[n] == depth] for depth in sorted(set(depths.values()))}
+    places: dict[Node, tuple[float, float]] = {}
+    for depth, row in levels.items():  # below what they read, so that few arrows cross
+        row.sort(key=lambda node: np.mean([places[source][0] for source in _sources(node)] or [0]))
+        places |= {node: (column - (len(row) - 1) / 2, -depth) for column, node in enumerate(row)}
 
     figure, axis = plt.subplots(figsize=(3.4 * max(map(len, levels.values())), 0.95 * len(levels)))
-    for layer in model.layers:
-        _draw_layer(axis, layer, places, sources[layer.name])
+    for node in nodes:
+        _draw_node(axis, node, places)
     widest = max(abs(x) for x, _ in places.values()) + 0.55
     axis.set(xlim=(-widest, widest), ylim=(-max(depths.values()) - 0.5, -min(depths.values()) + 0.5))
     axis.axis("off")
@@ -280,29 +282,33 @@ def model_diagram(model: keras.Model, path: str | Path) -> Figure:
     return figure
 
 
-def _sources(model: keras.Model, layer: keras.Layer) -> list[str]:
-    """The names of the layers that `layer` reads within `model`."""
-    inside = {other.name for other in model.layers}
-    tensors = [t for node in layer._inbound_nodes for t in node.input_tensors]
-    return list(dict.fromkeys(name for t in tensors if (name := t._keras_history.operation.name) in inside))
+def _sources(node: Node) -> list[Node]:
+    """What a node of a model's graph reads. A layer that is called twice is two nodes."""
+    histories = [tensor._keras_history for tensor in node.input_tensors]
+    read = [history.operation._inbound_nodes[history.node_index] for history in histories]
+    return list(dict.fromkeys(source for source in read if _is_layer(source)))
 
 
-def _draw_layer(
-    axis: Axes, layer: keras.Layer, places: Mapping[str, tuple[float, float]], sources: Iterable[str]
-) -> None:
-    shape = tuple(layer.output.shape)
+def _is_layer(node: Node) -> bool:
+    """Not so the comparison that makes the mask of an embedding."""
+    return isinstance(node.operation, keras.Layer)
+
+
+def _draw_node(axis: Axes, node: Node, places: Mapping[Node, tuple[float, float]]) -> None:
+    layer = node.operation
+    shape = tuple(node.outputs[0].shape)
     text = f"{layer.name}\n{type(layer).__name__}  {str(shape).replace('None', '·')}"
     colour = "#eaf1f8" if layer.count_params() else "#f5f5f5"
     axis.text(
-        *places[layer.name],
+        *places[node],
         text,
         ha="center",
         va="center",
         fontsize=8.5,
         bbox={"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": BLUE},
     )
-    for source in sources:
-        (x0, y0), (x1, y1) = places[source], places[layer.name]
+    for source in _sources(node):
+        (x0, y0), (x1, y1) = places[source], places[node]
         axis.annotate("", (x1, y1 + 0.3), (x0, y0 - 0.3), arrowprops={"arrowstyle": "->", "color": GREY})
 
 

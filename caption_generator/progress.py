@@ -12,4 +12,4 @@ def progress(iterable: Any = None, **options: Any) -> tqdm:
     A notebook keeps the bar among its results, a terminal keeps stdout for the captions.
     """
     in_notebook = "ipykernel" in sys.modules
-    return tqdm(iterable, file=sys.stdout if in_notebook else sys.stderr, ncols=90, **options)
+    return tqdm(iterable, file=sys.stdout if in_notebook else sys.stderr, **{"ncols": 90} | options)

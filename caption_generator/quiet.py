@@ -27,3 +27,4 @@ def load_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_logical_devices()
+    tf.get_logger().setLevel("ERROR")  # it warns when several models are traced one after the other, as is meant here

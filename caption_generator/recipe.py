@@ -1,9 +1,9 @@
 """The recipe of the model that ships: `python -m caption_generator.recipe`.
 
 From the raw dataset to `models/bundled.h5` in one command, with MobileNetV2 as the encoder and attention in the
-decoder: the decoder settles on a frozen encoder, then both are trained together, then the decoder learns from the
-scores of its own captions. Interrupted, it goes on where it was. `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where
-the dataset is and where everything is written.
+decoder: the decoder settles on a frozen encoder, then both are trained together, twice over, then the decoder learns
+from the scores of its own captions, and its last epochs are averaged. Interrupted, it goes on where it was.
+`CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where the dataset is and where everything is written.
 """
 
 import argparse
@@ -23,20 +23,26 @@ from caption_generator.workspace import Workspace, announce, find_workspace
 ENCODER = "mobilenetv2"
 MIN_COUNT = 4
 STAGES: Mapping[str, Mapping[str, float]] = {
-    "settled": {"epochs": 4, "learning_rate": 1e-3, "freeze_encoder": True},
-    "finetuned": {"epochs": 9, "learning_rate": 3e-4},
-    "self_critical": {"epochs": 8, "learning_rate": 2e-5},
+    "settled": {"epochs": 3, "learning_rate": 1e-3, "freeze_encoder": True},
+    "finetuned": {"epochs": 8, "learning_rate": 4e-4},
+    # Loshchilov and Hutter 2017, "SGDR": a warm restart leaves a narrow minimum for a better one.
+    "restarted": {"epochs": 10, "learning_rate": 3e-4, "seed": 1},
+    "self_critical": {"epochs": 8, "learning_rate": 3e-5},
 }
+AVERAGED = 5  # of the last stage, this many last epochs
 BEAMS = (1, 3, 5)
 
 
 def run(workspace: Workspace) -> None:
     """Every step from captions to the shipped model, with its dev scores at the end."""
-    from caption_generator.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-    from caption_generator.decoders import DecoderSpec, build_decoder, decoder_row
+    import keras
+
+    from caption_generator.checkpoint import Checkpoint, average_checkpoints, load_checkpoint, save_checkpoint
+    from caption_generator.decoders import build_decoder, decoder_spec
     from caption_generator.encoders import build_encoder
     from caption_generator.finetune import train_captioner
     from caption_generator.self_critical import train_self_critical
+    from caption_generator.train import check_captions
 
     print(announce(workspace), file=sys.stderr)
     references = captions.read_captions(workspace.captions).captions
@@ -44,32 +50,50 @@ def run(workspace: Workspace) -> None:
     captions.save_descriptions(descriptions, workspace.descriptions)
     splits = captions.load_splits(workspace, descriptions)
     train, dev = (captions.subset(descriptions, splits.get(split, [])) for split in ("train", "dev"))
+    check_captions(train, dev)
     tokenizer = Tokenizer.fit((caption for group in train.values() for caption in group), MIN_COUNT)
     tokenizer.save(workspace.tokenizer)
-    folders = {stage: workspace.models / stage for stage in STAGES}
-    last = {stage: folders[stage] / f"model_{settings['epochs']}.h5" for stage, settings in STAGES.items()}
 
-    if not last["settled"].is_file():
-        encoder = build_encoder(ENCODER, pooling="grid")
-        row = decoder_row("attention")
-        decoder = build_decoder(DecoderSpec("attention", encoder.row.feature_size, len(tokenizer), row.units))
-        about = {"dataset": "Flickr8k", "images": len(train), "fingerprint": captions.fingerprint(train)}
-        new = Checkpoint(decoder, tokenizer, encoder.identity, training=about)
-        train_captioner(new, encoder, workspace.images, train, dev, folders["settled"], **STAGES["settled"])
-    if not last["finetuned"].is_file():
-        settled = load_checkpoint(last["settled"])
-        encoder = settled.encoder
-        train_captioner(settled, encoder, workspace.images, train, dev, folders["finetuned"], **STAGES["finetuned"])
-    if not last["self_critical"].is_file():
-        finetuned = load_checkpoint(last["finetuned"])
-        train_self_critical(
-            finetuned, workspace.images, train, dev, folders["self_critical"], **STAGES["self_critical"]
-        )
-    finished = load_checkpoint(last["self_critical"])
-    finished = replace(finished, familiarity=measure_familiarity(finished, workspace, list(train)))
+    keras.utils.set_random_seed(0)
+    encoder = build_encoder(ENCODER, pooling="grid")
+    decoder = build_decoder(decoder_spec("attention", encoder.row.feature_size, len(tokenizer)))
+    about = {"dataset": workspace.dataset, "images": len(train), "fingerprint": captions.fingerprint(train)}
+    model = Checkpoint(decoder, tokenizer, encoder.identity, encoder, about)
+    for stage, settings in STAGES.items():
+        folder = workspace.models / stage
+        last = folder / f"model_{settings['epochs']}.h5"
+        if not is_finished(last, model, settings):
+            if stage == "self_critical":
+                train_self_critical(model, workspace.images, train, dev, folder, **settings)
+            else:
+                train_captioner(model, model.encoder, workspace.images, train, dev, folder, **settings)
+        model = load_checkpoint(last)
+    epochs = range(STAGES["self_critical"]["epochs"], 0, -1)[:AVERAGED]
+    model = average_checkpoints([folder / f"model_{epoch}.h5" for epoch in epochs])
+    finished = replace(
+        model,
+        training=dict(model.training) | {"averaged_epochs": list(epochs)},
+        familiarity=measure_familiarity(model, workspace, list(train)),
+    )
     save_checkpoint(finished, workspace.models / "bundled.h5", half=True)
-    record_log(folders, workspace.models / "log.csv")
+    record_log(workspace)
     record_scores(workspace, references, list(dev))
+
+
+def is_finished(last: Path, model, settings: Mapping[str, float]) -> bool:
+    """Whether `last` is what the checkpoint `model` became after training with `settings`, and not of another run."""
+    from caption_generator.checkpoint import load_checkpoint
+
+    if not last.is_file():
+        return False
+    found = load_checkpoint(last)
+    *before, stage = found.training.get("stages") or [{}]
+    return (
+        settings.items() <= stage.items()
+        and before == model.training.get("stages", [])
+        and found.training.get("fingerprint") == model.training["fingerprint"]
+        and found.tokenizer.fingerprint == model.tokenizer.fingerprint
+    )
 
 
 def measure_familiarity(checkpoint, workspace: Workspace, names: Sequence[str]):
@@ -85,12 +109,13 @@ def measure_familiarity(checkpoint, workspace: Workspace, names: Sequence[str]):
     return Familiarity.fit(np.concatenate([encoder.model.predict_on_batch(batch.pixels) for batch in batches]))
 
 
-def record_log(folders: Mapping[str, Path], path: Path) -> None:
-    """Put the histories of all stages into one table."""
+def record_log(workspace: Workspace) -> None:
+    """Put the histories of all stages into one table, `models/log.csv`."""
     from caption_generator.train import read_history
 
-    rows = [{"stage": stage} | row for stage, folder in folders.items() for row in read_history(folder / "history.csv")]
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+    histories = {stage: read_history(workspace.models / stage / "history.csv") for stage in STAGES}
+    rows = [{"stage": stage} | row for stage, history in histories.items() for row in history]
+    with replacing(workspace.models / "log.csv") as temporary, open(temporary, "w", newline="") as file:
         table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
         table.writeheader()
         table.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
@@ -106,7 +131,8 @@ def record_scores(workspace: Workspace, references: captions.Descriptions, names
         captioner = Captioner.load(workspace.models / "bundled.h5", beam)
         found = captioner.caption_files([workspace.images / name for name in names])
         scores = evaluate.score({result.path.name: result.best.text for result in found}, references)
-        rows.append({"beam": beam} | {measure: round(value, 2) for measure, value in scores.corpus.items()})
+        corpus = {measure: round(value, 2) for measure, value in scores.corpus.items()}
+        rows.append({"beam": beam} | corpus | {"tokens": scores.tokenizer})
         print(rows[-1])
     with replacing(workspace.models / "scores.json") as temporary:
         temporary.write_text("[\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n]\n")

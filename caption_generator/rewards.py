@@ -29,8 +29,8 @@ class Reward:
         """
         self.bleu = bleu
         counts = [[ngrams([*caption.split(), end]) for caption in group] for group in references.values()]
-        self.images = log(len(counts))
-        self.frequency = Counter(ngram for group in counts for ngram in set().union(*group))
+        self.log_images = log(len(counts))
+        self.document_frequency = Counter(ngram for group in counts for ngram in set().union(*group))
         self.vectors = [[self._vector(caption) for caption in group] for group in counts]
         self.most = [_most(group) for group in counts]
         self.lengths = [[_words(caption) for caption in group] for group in counts]
@@ -72,7 +72,9 @@ class Reward:
 
     def _vector(self, counts: Counter[Ngram]) -> tuple[dict[Ngram, float], list[float], int]:
         """The weight of each run of words, the norm for each length of run, and how many runs of two there are."""
-        weights = {ngram: n * (self.images - log(max(1, self.frequency[ngram]))) for ngram, n in counts.items()}
+        weights = {
+            ngram: n * (self.log_images - log(max(1, self.document_frequency[ngram]))) for ngram, n in counts.items()
+        }
         squares, pairs = [0.0] * len(LENGTHS), 0
         for ngram, weight in weights.items():
             squares[len(ngram) - 1] += weight * weight

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from caption_generator.batches import stream
 from caption_generator.captions import Descriptions
 from caption_generator.checkpoint import Checkpoint
 from caption_generator.decoders import Decoder
@@ -34,43 +35,53 @@ class ImageBatches(GridBatches):
 
     def dataset(self) -> tf.data.Dataset:
         grids = tf.TensorSpec((None, None, None, self.views[0].shape[-1]), tf.float32)
-        stream = tf.data.Dataset.from_generator(
-            lambda: iter(self), output_signature=(grids, tf.TensorSpec((None,), tf.int32))
-        )
-        return stream.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
+        return stream(self, (grids, tf.TensorSpec((None,), tf.int32)))
 
 
 class SelfCritical(EncoderDecoder):
     """Encoder and decoder with a training step that samples captions and learns from their rewards."""
 
     def __init__(
-        self, late: keras.Model, decoder: Decoder, tokenizer: Tokenizer, reward: Reward, samples: int, longest: int
+        self,
+        late: keras.Model,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        reward: Reward,
+        samples: int,
+        temperature: float,
+        max_length: int,
     ):
         """
         Args:
             reward: of the training images, by their number.
             samples: captions sampled of each image.
-            longest: tokens after which a sample is cut off, and then does without the reward for an end.
+            temperature: by which logits are divided.
+            max_length: tokens after which a sample is cut off, and then does without the reward for an end.
         """
         super().__init__(late, decoder.model)
-        self.steps, self.tokenizer, self.reward = decoder, tokenizer, reward
-        self.samples, self.longest = samples, longest
+        self.stepwise, self.tokenizer, self.reward = decoder, tokenizer, reward
+        self.samples, self.temperature, self.max_length = samples, temperature, max_length
         # What captioning never says must not be learned about either: were it barred in sampling only, the loss would
         # go on moving its probability, and the captions collapse.
         self.barred = bar_special_tokens(len(tokenizer))
         self.seed_generator = keras.random.SeedGenerator(0)
         self.means = {name: keras.metrics.Mean(name) for name in ("reward", "words")}
 
+    def policy(self, logits: tf.Tensor) -> tf.Tensor:
+        """The logits of the words that are sampled, and learned about."""
+        return logits / self.temperature + self.barred
+
     @tf.function
     def sample(self, features: tf.Tensor) -> tf.Tensor:
         """Draw captions word by word: int32 of shape (images x samples, length), padded after `<end>`."""
-        image, *state = self.steps.start(features)
+        image, *state = self.stepwise.start(features)
         state = [tf.repeat(tensor, self.samples, axis=0) for tensor in state]
         last = tf.fill(tf.shape(state[0])[:1], START)
         tokens = tf.TensorArray(tf.int32, 0, dynamic_size=True, element_shape=(None,))
-        for place in tf.range(self.longest):
-            logits, *state = self.steps.step([image, *state, last])
-            drawn = keras.random.categorical(logits + self.barred, 1, dtype="int32", seed=self.seed_generator)[:, 0]
+        for place in tf.range(self.max_length):
+            logits, *state = self.stepwise.step([image, *state, last])
+            policy = self.policy(logits)
+            drawn = keras.random.categorical(policy, 1, dtype="int32", seed=self.seed_generator)[:, 0]
             last = tf.where((last == END) | (last == PAD), PAD, drawn)
             if tf.reduce_all(last == PAD):
                 break
@@ -100,9 +111,9 @@ class SelfCritical(EncoderDecoder):
         inputs = tf.concat([tf.fill((tf.shape(tokens)[0], 1), START), tokens[:, :-1]], axis=1)
         with tf.GradientTape() as tape:
             # Without dropout: these must be the probabilities that the captions were drawn with.
-            logits = self.decoder([features, inputs], training=False) + self.barred
-            surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(tokens, logits)
-            loss = tf.reduce_sum(advantage * surprise * said) / tf.reduce_sum(said)
+            policy = self.policy(self.decoder([features, inputs], training=False))
+            nll = tf.nn.sparse_softmax_cross_entropy_with_logits(tokens, policy)
+            loss = tf.reduce_sum(advantage * nll * said) / tf.reduce_sum(said)
         weights = self.decoder.trainable_variables
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         self.means["reward"].update_state(rewards)
@@ -120,8 +131,9 @@ def train_self_critical(
     images_per_batch: int = 32,
     learning_rate: float = 1e-5,
     samples: int = 5,
+    temperature: float = 0.7,
     bleu: float = 1.0,
-    longest: int = 20,
+    max_length: int = 20,
     views: int = 7,
     seed: int = 0,
 ) -> History:
@@ -135,8 +147,10 @@ def train_self_critical(
         folder: where checkpoints go.
         learning_rate: of Adam.
         samples: captions drawn of each image.
+        temperature: sharpens what they are drawn from. Smoothed labels leave a word in ten to chance: at 1, hardly a
+            sample comes through without one, and the model learns above all to be brief.
         bleu: weight of BLEU-4 in the reward, see `Reward`.
-        longest: words of a sample, its end included.
+        max_length: words of a sample, its end included.
         views: as for `train_captioner`.
 
     Raises:
@@ -153,10 +167,15 @@ def train_self_critical(
     train_grids = Grids(early, images, list(train), folder.parent / "grids", views)
     dev_grids = Grids(early, images, list(dev), folder.parent / "grids")
     freeze(late)
-    model = SelfCritical(late, checkpoint.decoder, checkpoint.tokenizer, Reward(train, bleu), samples, longest)
+    model = SelfCritical(
+        late, checkpoint.decoder, checkpoint.tokenizer, Reward(train, bleu), samples, temperature, max_length
+    )
     model.compile(optimizer=keras.optimizers.Adam(learning_rate, global_clipnorm=5.0), jit_compile=False)
     stage = {
-        "self_critical": {"samples": samples, "bleu": bleu, "longest": longest},
+        "samples": samples,
+        "temperature": temperature,
+        "bleu": bleu,
+        "max_length": max_length,
         "epochs": epochs,
         "images_per_batch": images_per_batch,
         "learning_rate": learning_rate,

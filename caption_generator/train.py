@@ -14,7 +14,7 @@ from keras import ops
 from caption_generator.batches import CaptionBatches
 from caption_generator.captions import Descriptions, fingerprint
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
-from caption_generator.decoders import DecoderSpec, build_decoder, decoder_row
+from caption_generator.decoders import build_decoder, decoder_row, decoder_spec
 from caption_generator.features import Features
 from caption_generator.files import CaptionError, digest
 from caption_generator.progress import progress
@@ -62,8 +62,7 @@ def train_decoder(
         raise CaptionError("features.p does not say which encoder made it: extract the features again with notebook 2.")
     keras.utils.set_random_seed(seed)
     check_pooling(decoder, features.encoder.pooling)
-    row = decoder_row(decoder)
-    spec = DecoderSpec(decoder, features.encoder.feature_size, len(tokenizer), row.units)
+    spec = decoder_spec(decoder, features.encoder.feature_size, len(tokenizer))
     network = build_decoder(spec)
     network.model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=WordLoss(), jit_compile=False)
     checkpoint = Checkpoint(
@@ -97,7 +96,10 @@ def check_captions(train: Descriptions, dev: Descriptions) -> None:
         CaptionError: there are none.
     """
     if not train or not dev:
-        raise CaptionError("there are no training or no dev captions: check the split files in Flickr8k_text/.")
+        raise CaptionError(
+            "there are no training or no dev captions: check the split files in Flickr8k_text/, or, without these, add "
+            "photos until there are 8."
+        )
 
 
 def check_pooling(decoder: str, pooling: str) -> None:
@@ -221,7 +223,7 @@ class ShowProgress(keras.callbacks.Callback):
     """One bar for the whole run, batch by batch."""
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self.bar = progress(total=self.params["epochs"] * self.params["steps"], unit="batch")
+        self.bar = progress(total=self.params["epochs"] * self.params["steps"], unit="batch", ncols=110)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self.bar.n = epoch * self.params["steps"]
@@ -253,6 +255,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         training = dict(self.checkpoint.training) | {"epoch": epoch + 1} | losses
         checkpoint = replace(self.checkpoint, training=training)
         save_checkpoint(checkpoint, self.folder / f"model_{epoch + 1}.h5")
-        if self._merit(losses) > self.best:
+        if self._merit(losses) >= self.best:
             self.best = self._merit(losses)
             save_checkpoint(checkpoint, self.folder / "model_best.h5")

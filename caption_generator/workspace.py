@@ -78,6 +78,11 @@ class Workspace:
     def is_sample(self) -> bool:
         return self.inputs == SAMPLE
 
+    @property
+    def dataset(self) -> str:
+        """The dataset's name, for checkpoints."""
+        return {ROOT: "Flickr8k", SAMPLE: "sample"}.get(self.inputs, self.inputs.name)
+
     def image_names(self) -> list[str]:
         """The names of all image files, sorted."""
         if not self.images.is_dir():

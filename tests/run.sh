@@ -9,8 +9,10 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 copy=$scratch/checkout
 mkdir "$copy"
-tar --exclude=./.git --exclude=./.venv --exclude='./Flickr8k_Dataset/*.jpg' --exclude=__pycache__ \
-    --exclude=./models/frozen --exclude=./models/finetuned --exclude=./sample/models --exclude=./sample/descriptions.txt --exclude=./sample/features.p \
+tar --exclude=./.git --exclude=./.venv --exclude=__pycache__ --exclude='./Flickr8k_Dataset/*.jpg' \
+    --exclude=./models/grids --exclude=./models/settled --exclude=./models/finetuned --exclude=./models/restarted \
+    --exclude=./models/self_critical \
+    --exclude=./sample/models --exclude=./sample/descriptions.txt --exclude=./sample/features.p \
     --exclude=./sample/tokenizer.p -cf - . | tar -xf - -C "$copy"
 [ -e ../shared ] && ln -s "$(realpath ../shared)" "$scratch/shared" # real data, for the tests that use it
 cd "$copy"

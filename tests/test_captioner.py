@@ -1,5 +1,6 @@
 """Tests of caption_generator.captioner."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -9,11 +10,12 @@ import pytest
 from caption_generator.captioner import Captioner, vocabulary_note
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
-from caption_generator.decoding import BeamSearch
+from caption_generator.decoding import BeamSearch, Caption
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+from caption_generator.familiarity import Familiarity
 from caption_generator.files import CaptionError
 from caption_generator.images import load_pixels
-from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+from caption_generator.tokenizer import SPECIAL_TOKENS, START, Tokenizer
 
 WORDS = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
 
@@ -83,6 +85,41 @@ def test_pixels_files_and_features_give_the_same_captions(captioner, workspace):
     from_features = BeamSearch(captioner.checkpoint.decoder, captioner.checkpoint.tokenizer, 2)(features)
     for other in (from_floats, from_files, from_features):
         assert [[c.text for c in captions] for captions in other] == [[c.text for c in cs] for cs in from_pixels]
+
+
+def test_where_it_looked_is_one_map_for_each_word_and_the_end(captioner, workspace):
+    photo = workspace.images / workspace.image_names()[0]
+    caption = Caption("w00 w07 w03", 1.0, ())
+    if captioner.checkpoint.decoder.spec.name == "merge":
+        with pytest.raises(CaptionError, match="the decoder merge does not look"):
+            captioner.attention(photo, caption)
+        return
+    looked = captioner.attention(photo, caption)
+    features = captioner.encoder.model.predict_on_batch(load_pixels(photo, captioner.encoder.row.input_size)[None])
+    places = captioner.checkpoint.decoder.attention([features, np.array([[START, 4, 11, 7]])])[0]
+    np.testing.assert_allclose(looked, np.reshape(places, (4, 2, 2)), atol=1e-6)
+    np.testing.assert_allclose(looked.sum(axis=(1, 2)), 1, rtol=1e-5)
+    assert np.ptp(looked, axis=0).max() > 1e-4  # not the same for every word
+    with pytest.raises(CaptionError, match=r"none\.jpg does not exist"):
+        captioner.attention(workspace.images / "none.jpg", caption)
+
+
+def test_scores_are_multiplied_by_the_familiarity_of_their_photo(captioner, workspace):
+    size = captioner.encoder.row.input_size
+    pixels = np.stack([load_pixels(workspace.images / name, size) for name in workspace.image_names()])
+    vectors = captioner.encoder.model.predict_on_batch(pixels).reshape(len(pixels), -1, 256).mean(axis=1)
+    first = vectors[0] / np.linalg.norm(vectors[0])
+    cosines = vectors @ first / np.linalg.norm(vectors, axis=1)
+    usual = Familiarity(first, lowest=float(cosines.min()), usual=1.0)
+    familiar = Captioner(replace(captioner.checkpoint, familiarity=usual), captioner.encoder, beam=2)
+    factors = usual(vectors)
+    assert factors[0] == pytest.approx(1, abs=1e-3)
+    assert factors.min() == 0
+    for plain, scaled, factor in zip(
+        captioner.caption_pixels(pixels), familiar.caption_pixels(pixels), factors, strict=True
+    ):
+        assert [c.text for c in scaled] == [c.text for c in plain]
+        assert [c.score for c in scaled] == pytest.approx([c.score * factor for c in plain], abs=1e-3)
 
 
 def test_a_missing_model_is_named(tmp_path):

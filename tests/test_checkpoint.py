@@ -12,6 +12,7 @@ import pytest
 from caption_generator import checkpoint as checkpoint_module
 from caption_generator.checkpoint import (
     Checkpoint,
+    average_checkpoints,
     check_encoder,
     check_vocabulary,
     find_encoder,
@@ -20,6 +21,7 @@ from caption_generator.checkpoint import (
 )
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder, with_pooling
+from caption_generator.familiarity import Familiarity
 from caption_generator.files import CaptionError
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -78,8 +80,8 @@ def test_a_decoder_comes_back_with_all_that_it_belongs_to(name, tokenizer, path)
     assert found.training == {"dataset": "drawn", "epoch": 3, "val_loss": 1.5}
     inputs = [features_for(checkpoint), TOKENS]
     np.testing.assert_array_equal(found.decoder.model(inputs), checkpoint.decoder.model(inputs))
-    if checkpoint.decoder.look:
-        np.testing.assert_array_equal(found.decoder.look(inputs), checkpoint.decoder.look(inputs))
+    if checkpoint.decoder.attention:
+        np.testing.assert_array_equal(found.decoder.attention(inputs), checkpoint.decoder.attention(inputs))
 
 
 def test_an_encoder_inside_comes_back(with_encoder, path):
@@ -115,6 +117,15 @@ def test_a_checkpoint_whose_encoder_was_frozen_is_like_any_other(with_encoder, p
     if not half:
         assert weights_equal(found.network, with_encoder.network)
     assert not any(layer.trainable for layer in frozen)  # saving between two epochs thaws nothing
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_what_photos_usually_look_like_comes_back(half, checkpoint, path):
+    usual = Familiarity(np.random.default_rng(0).normal(size=6).astype(np.float32), lowest=0.25, usual=0.75)
+    save_checkpoint(replace(checkpoint, familiarity=usual), path, half=half)
+    found = load_checkpoint(path).familiarity
+    np.testing.assert_array_equal(found.mean, usual.mean)
+    assert (found.lowest, found.usual) == (0.25, 0.75)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -157,6 +168,19 @@ def test_a_failure_while_saving_leaves_the_old_file_and_no_other(half, checkpoin
         save_checkpoint(checkpoint, path, half=half)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_mean_of_checkpoints_has_the_mean_of_their_weights(with_encoder, tmp_path):
+    random = np.random.default_rng(0)
+    drawn = []
+    for number in range(3):
+        drawn.append([random.normal(size=w.shape).astype(np.float32) for w in with_encoder.network.get_weights()])
+        with_encoder.network.set_weights(drawn[-1])
+        save_checkpoint(with_encoder, tmp_path / f"{number}.h5")
+    found = average_checkpoints([tmp_path / f"{number}.h5" for number in range(3)])
+    for mean, arrays in zip(found.network.get_weights(), zip(*drawn, strict=True), strict=True):
+        np.testing.assert_allclose(mean, sum(arrays) / 3, rtol=1e-5, atol=1e-6)
+    assert found.decoder.spec == with_encoder.decoder.spec
 
 
 def test_a_missing_file_is_named_with_the_way_out(path):
@@ -249,7 +273,7 @@ def test_loading_runs_nothing_that_the_file_brings(checkpoint, path, tmp_path, m
 
 def test_features_of_another_encoder_are_refused_by_name(checkpoint):
     check_encoder(IDENTITY, replace(IDENTITY))
-    with pytest.raises(CaptionError, match=r"mobilenet \(weights 0123456789ab\).*xception.*notebook 2"):
+    with pytest.raises(CaptionError, match=r"mobilenet \(weights 0123456789ab, pooling avg\).*xception.*notebook 2"):
         check_encoder(IDENTITY, EncoderIdentity("xception", 299, "xception", 2048, "ffff"))
     with pytest.raises(CaptionError, match="cafe"):
         check_encoder(IDENTITY, replace(IDENTITY, weights="cafe"))

@@ -131,8 +131,8 @@ def test_training_and_captioning_share_their_weights(any_decoder):
     trained = {id(variable) for variable in any_decoder.model.trainable_variables}
     captioning = {id(v) for model in (any_decoder.start, any_decoder.step) for v in model.trainable_variables}
     assert captioning == trained
-    if any_decoder.look:
-        assert {id(variable) for variable in any_decoder.look.trainable_variables} <= trained
+    if any_decoder.attention:
+        assert {id(variable) for variable in any_decoder.attention.trainable_variables} <= trained
 
 
 def test_the_same_spec_builds_a_network_of_the_same_shapes(any_decoder):
@@ -142,11 +142,11 @@ def test_the_same_spec_builds_a_network_of_the_same_shapes(any_decoder):
 
 
 def test_only_a_decoder_that_reads_a_grid_looks(any_decoder):
-    assert (any_decoder.look is None) == (DECODERS[any_decoder.spec.name].pooling == "avg")
+    assert (any_decoder.attention is None) == (DECODERS[any_decoder.spec.name].pooling == "avg")
 
 
 def test_looks_at_the_places_sum_to_one_and_differ_between_words_and_images(looking, features):
-    looked = looking.look([features, captions(6)]).numpy()
+    looked = looking.attention([features, captions(6)]).numpy()
     assert looked.shape == (6, 6, 8)
     assert (looked > 0).all()
     np.testing.assert_allclose(looked.sum(axis=-1), 1, rtol=1e-5)
@@ -159,8 +159,8 @@ def test_looks_at_the_places_sum_to_one_and_differ_between_words_and_images(look
 def test_places_in_another_order_are_looked_at_as_before(looking, features, tokens):
     order = np.random.default_rng(3).permutation(8)
     permuted = features.reshape(3, 8, 6)[:, order].reshape(features.shape)
-    looked, logits = (model([features, tokens]).numpy() for model in (looking.look, looking.model))
-    np.testing.assert_allclose(looking.look([permuted, tokens]), looked[..., order], rtol=1e-4)
+    looked, logits = (model([features, tokens]).numpy() for model in (looking.attention, looking.model))
+    np.testing.assert_allclose(looking.attention([permuted, tokens]), looked[..., order], rtol=1e-4)
     np.testing.assert_allclose(looking.model([permuted, tokens]), logits, rtol=1e-4, atol=1e-5)
     assert np.abs(looked[..., order] - looked).max() > 0.01
 
@@ -180,7 +180,7 @@ def test_a_grid_may_be_of_any_size(looking, tokens, size):
     grid = np.random.default_rng(0).normal(size=(3, *size, 6)).astype(np.float32)
     whole = looking.model([grid, tokens]).numpy()
     np.testing.assert_allclose(word_by_word(looking, grid, tokens), whole, rtol=1e-4, atol=1e-5)
-    assert looking.look([grid, tokens]).shape == (3, 6, size[0] * size[1])
+    assert looking.attention([grid, tokens]).shape == (3, 6, size[0] * size[1])
 
 
 def test_the_merge_model_has_the_parameters_of_the_classrooms():

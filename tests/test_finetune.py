@@ -91,7 +91,8 @@ def early_layers(seed: int = 0, size: int = 32) -> keras.Model:
     step = size // 4
     pixels = keras.Input((size, size, 3))
     scaled = keras.layers.Rescaling(1 / 255)(pixels)
-    return keras.Model(pixels, keras.layers.Conv2D(2, 4, strides=step, padding="same")(scaled))
+    grid = keras.layers.Conv2D(2, 4, strides=step, padding="same")(scaled)
+    return keras.Model(pixels, grid, name="until_conv2d")
 
 
 @pytest.fixture
@@ -436,7 +437,7 @@ def test_losses_fall_and_both_networks_are_saved_together(trained):
             np.testing.assert_array_equal(a, b)
     assert found.training["dataset"] == "drawn"
     (stage,) = found.training["stages"]
-    assert (stage["images_per_batch"], stage["encoder"]) == (3, "frozen" if trained.frozen else "trained")
+    assert (stage["images_per_batch"], stage["freeze_encoder"]) == (3, trained.frozen)
     # A trained encoder is another one than that which the decoder was first trained with, and says so.
     assert found.encoder_identity == found.encoder.identity
     assert (found.encoder_identity == trained.before.identity) == trained.frozen
@@ -452,7 +453,7 @@ def test_the_history_has_the_dev_score_by_which_the_best_was_chosen(trained, pic
         expected, _ = Cider().compute_score(DEV, greedy)
         assert row["val_cider"] == pytest.approx(100 * expected, rel=1e-3)
         assert found.training["val_cider"] == pytest.approx(row["val_cider"])
-    best = max(trained.history, key=lambda row: row["val_cider"])  # the first of equals
+    best = max(reversed(trained.history), key=lambda row: row["val_cider"])  # the last of equals
     assert load_checkpoint(trained.folder / "model_best.h5").training["epoch"] == best["epoch"]
 
 
@@ -516,5 +517,14 @@ def test_training_without_captions_is_refused(untrained, pictures, tmp_path):
 
 def test_a_decoder_that_cannot_read_the_encoder_is_refused(untrained, pictures, tmp_path):
     attention, merge = untrained("attention"), untrained("merge")
+    mixed = replace(attention, encoder=merge.encoder, encoder_identity=merge.encoder.identity)
     with pytest.raises(CaptionError, match=r"attention reads features with pooling 'grid', and these have 'avg'"):
-        train_captioner(attention, merge.encoder, pictures, TRAIN, DEV, tmp_path)
+        train_captioner(mixed, merge.encoder, pictures, TRAIN, DEV, tmp_path)
+
+
+def test_another_encoder_than_the_checkpoints_is_refused(untrained, pictures, tmp_path):
+    checkpoint = untrained("attention")
+    other = untrained("attention").encoder
+    other.model.set_weights([weight + 1 for weight in other.model.get_weights()])
+    with pytest.raises(CaptionError, match="the model was trained with the encoder"):
+        train_captioner(checkpoint, other, pictures, TRAIN, DEV, tmp_path)

@@ -15,7 +15,7 @@ SMALL = {"epochs": 1, "images_per_batch": 4, "views": 1}
 
 
 def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspace: Workspace, tmp_path, monkeypatch):
-    row = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, "conv_pw_11_relu", (("alpha", 0.25),))
+    row = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, "conv_pw_5_relu", (("alpha", 0.25),))
     monkeypatch.setitem(ENCODERS, "tiny", row)
     monkeypatch.setattr(
         "caption_generator.encoders.build_encoder",
@@ -30,18 +30,19 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
     captioner = Captioner.load(workspace.models / "bundled.h5")
     assert captioner.checkpoint.tokenizer.words == Tokenizer.load(workspace.tokenizer).words
     assert captioner.checkpoint.familiarity is not None
-    assert [stage["epochs"] for stage in captioner.checkpoint.training["stages"]] == [1, 1, 1]
+    assert [stage["epochs"] for stage in captioner.checkpoint.training["stages"]] == [1, 1, 1, 1]
     photos = [workspace.images / name for name in workspace.image_names()]
     assert all(np.isfinite(result.best.score) for result in captioner.caption_files(photos))
 
     with open(workspace.models / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["stage"] for row in rows] == ["settled", "finetuned", "self_critical"]
+    assert [row["stage"] for row in rows] == ["settled", "finetuned", "restarted", "self_critical"]
     assert all(float(row["val_cider"]) >= 0 for row in rows)
+    assert all(float(row["loss"] or row["reward"]) > 0 for row in rows)  # and not NaN
     scores = json.loads((workspace.models / "scores.json").read_text())
     assert [row["beam"] for row in scores] == [1, 3, 5]
 
-    # Run again after the last stage was lost: the first two are not trained anew.
+    # Run again after the last stage was lost: those before it are not trained anew.
     before = {path: path.stat().st_mtime_ns for path in workspace.models.glob("*/model_1.h5")}
     (workspace.models / "self_critical" / "model_1.h5").unlink()
     recipe.run(workspace)

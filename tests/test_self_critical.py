@@ -22,6 +22,7 @@ from caption_generator.train import DrawOrder
 WORDS = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
 TRAIN = {f"{n}.png": [f"w{n:02} w10", f"w11 w{n:02} w12 w13"] for n in range(5)}
 DEV = {"5.png": ["w05 w10", "w10 w12"], "6.png": ["w06 w11"]}
+TEMPERATURE = 0.7
 BARRED = [PAD, START, UNKNOWN]
 
 
@@ -49,8 +50,9 @@ def decoder_of(name: str, spread: float = 0.5) -> Decoder:
     return decoder
 
 
-def network(name: str, reward=no_reward, samples: int = 5, longest: int = 7, spread: float = 0.5) -> SelfCritical:
-    model = SelfCritical(late_layers(DECODERS[name].pooling), decoder_of(name, spread), WORDS, reward, samples, longest)
+def network(name: str, reward=no_reward, samples: int = 5, max_length: int = 7, spread: float = 0.35) -> SelfCritical:
+    late, decoder = late_layers(DECODERS[name].pooling), decoder_of(name, spread)
+    model = SelfCritical(late, decoder, WORDS, reward, samples, TEMPERATURE, max_length)
     model.late.trainable = False
     return model
 
@@ -60,8 +62,8 @@ def grids(images: int) -> np.ndarray:
 
 
 def logits_of(model: SelfCritical, features: tf.Tensor, tokens: np.ndarray) -> tf.Tensor:
-    """With what is barred added."""
-    return model.decoder([features, tf.constant(tokens, tf.int32)], training=False) + model.barred
+    """What is sampled from: sharper than what the decoder says, and without what is barred."""
+    return model.decoder([features, tf.constant(tokens, tf.int32)], training=False) / TEMPERATURE + model.barred
 
 
 @pytest.fixture(params=DECODERS)
@@ -90,7 +92,7 @@ def test_samples_end_and_are_padded_and_never_say_what_is_barred(name):
 
 def test_barred_words_are_not_drawn_however_likely_they_are():
     model = network("merge")
-    bias = model.steps.model.get_layer("next_word").bias
+    bias = model.stepwise.model.get_layer("next_word").bias
     bias.assign(np.where(np.isin(np.arange(20), BARRED), 60, bias.numpy()))
     tokens = model.sample(model.late(grids(20))).numpy()
     assert not np.isin(tokens, [START, UNKNOWN]).any()
@@ -99,14 +101,14 @@ def test_barred_words_are_not_drawn_however_likely_they_are():
 
 def test_sampling_stops_when_every_caption_has_ended():
     model = network("merge")
-    bias = model.steps.model.get_layer("next_word").bias
+    bias = model.stepwise.model.get_layer("next_word").bias
     bias.assign(np.where(np.arange(20) == END, 60, bias.numpy()))
     assert model.sample(model.late(grids(4))).numpy().tolist() == [[END]] * 20
 
 
 def test_words_are_drawn_with_the_probabilities_of_their_image(name):
     """The first words of 4000 samples of each of three images, side by side with the model's probabilities."""
-    model = network(name, samples=4000, longest=1, spread=1.0)
+    model = network(name, samples=4000, max_length=1, spread=1.0)
     features = model.late(grids(3))
     first = model.sample(features).numpy().reshape(3, 4000)
     probabilities = tf.nn.softmax(logits_of(model, features, np.full((3, 1), START)))[:, 0].numpy()
@@ -123,10 +125,10 @@ def test_if_the_most_probable_word_is_drawn_each_time_the_sample_is_the_greedy_c
         return tf.argmax(logits, axis=-1, output_type=dtype)[:, None]
 
     monkeypatch.setattr(keras.random, "categorical", most_probable)
-    model = network(name, samples=3, longest=6, spread=0.9)
+    model = network(name, samples=3, max_length=6, spread=0.9)
     features = model.late(grids(12))
     samples = model.sample(features).numpy().reshape(12, 3, -1)
-    greedy = [best.text for best, *_ in BeamSearch(model.steps, WORDS, 1, no_repeat=0)(features.numpy())]
+    greedy = [best.text for best, *_ in BeamSearch(model.stepwise, WORDS, 1, no_repeat=0)(features.numpy())]
     for image, text in zip(samples, greedy, strict=True):
         assert [WORDS.decode(row) for row in image] == [text] * 3
     assert len(set(greedy)) > 3
@@ -136,7 +138,7 @@ def test_if_the_most_probable_word_is_drawn_each_time_the_sample_is_the_greedy_c
 
 
 def test_each_sample_has_the_reward_of_its_words_for_its_own_image():
-    model = network("merge", Reward(TRAIN), samples=2, longest=4)
+    model = network("merge", Reward(TRAIN), samples=2, max_length=4)
     tokens = np.array([[4, 14, END, PAD], [15, 4, 16, 17], [5, 14, 14, END], [END, PAD, PAD, PAD]], np.int32)
     found = model.rewards(tokens, np.array([0, 1], np.int32))
     captions = [[["w00", "w10", "<end>"], ["w11", "w00", "w12", "w13"]], [["w01", "w10", "w10", "<end>"], ["<end>"]]]
@@ -167,7 +169,7 @@ def first_words(model: SelfCritical) -> np.ndarray:
 
 def test_a_word_that_pays_becomes_more_probable_for_the_image_that_it_pays_for(name):
     paying = {0: "w03", 1: "w05"}
-    model = network(name, lambda image, words: float(words[0] == paying[int(image)]), samples=8, longest=2)
+    model = network(name, lambda image, words: float(words[0] == paying[int(image)]), samples=8, max_length=2)
     before = first_words(model)
     train(model, steps=60)
     after = first_words(model)
@@ -202,7 +204,7 @@ def test_a_step_follows_the_gradient_of_reinforce(name, monkeypatch):
         [[4, 5, END], [6, END, PAD], [7, 8, 9], [4, 4, END], [END, PAD, PAD], [10, 11, 12]], np.int32
     )  # three of image 1, and three of image 0, of which two were cut off
     worth = np.array([[3.0, 1.0, 0.5], [0.0, 2.0, 7.0]], np.float32)
-    model = network(name, samples=3, longest=3)
+    model = network(name, samples=3, max_length=3)
     monkeypatch.setattr(model, "sample", lambda features: tf.constant(tokens))
     monkeypatch.setattr(model, "rewards", lambda tokens, images: worth)
     before = model.decoder.get_weights()
@@ -276,7 +278,7 @@ def run(untrained, pictures: Path, folder: Path, name: str) -> Run:
         images_per_batch=2,
         learning_rate=0.01,
         samples=3,
-        longest=5,
+        max_length=5,
         views=1,
     )
     return Run(folder, checkpoint, history)
@@ -315,9 +317,14 @@ def test_checkpoints_hold_both_networks_and_say_how_they_were_trained(trained):
     assert isinstance(found.encoder, Encoder)
     assert found.encoder.identity == found.encoder_identity == trained.checkpoint.encoder_identity
     (stage,) = found.training["stages"]
-    assert stage["self_critical"] == {"samples": 3, "bleu": 1.0, "longest": 5}
+    assert {name: stage[name] for name in ("samples", "temperature", "bleu", "max_length")} == {
+        "samples": 3,
+        "temperature": 0.7,
+        "bleu": 1.0,
+        "max_length": 5,
+    }
     assert found.training["reward"] == pytest.approx(trained.history[1]["reward"])
-    best = max(trained.history, key=lambda row: row["val_cider"])  # the first of equals
+    best = max(reversed(trained.history), key=lambda row: row["val_cider"])  # the last of equals
     assert load_checkpoint(trained.folder / "model_best.h5").training["epoch"] == best["epoch"]
 
 
@@ -357,7 +364,7 @@ def test_the_logged_reward_and_length_are_means_of_the_epoch():
 
 def test_a_reward_for_a_caption_without_words_is_no_trouble():
     """Greedy captions and samples of a decoder that has learnt nothing may end at once."""
-    model = network("merge", Reward(TRAIN), samples=2, longest=2)
+    model = network("merge", Reward(TRAIN), samples=2, max_length=2)
     found = model.rewards(np.array([[END, PAD], [END, PAD]], np.int32), np.array([2], np.int32))
     assert found.shape == (1, 2)
     assert np.isfinite(found).all()

@@ -8,7 +8,6 @@ import pytest
 
 from caption_generator import captions, evaluate
 from caption_generator.captioner import Captioner, vocabulary_note
-from caption_generator.features import extract_features
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
 
@@ -46,9 +45,8 @@ def test_its_dev_scores_are_the_recorded_ones(captioner: Captioner, shared: Path
     workspace = Workspace(shared / "flickr8k", tmp_path)
     references = captions.read_captions(workspace.captions).captions
     dev = captions.load_splits(workspace, references)["dev"]
-    features = extract_features(captioner.encoder, workspace.images, dev, workspace.features)
-    found = evaluate.caption_images(captioner.search, features, dev)
-    scores = evaluate.score(dict(zip(dev, (caption.text for caption in found), strict=True)), references)
+    found = captioner.caption_files([workspace.images / name for name in dev])
+    scores = evaluate.score({result.path.name: result.best.text for result in found}, references)
     print("dev, beam 3:", {measure: round(value, 1) for measure, value in scores.corpus.items()})
     recorded = next(row for row in RECORD if row["beam"] == captioner.search.beam)
     assert scores.corpus == pytest.approx({measure: recorded[measure] for measure in scores.corpus}, abs=0.1)
