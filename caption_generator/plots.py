@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from caption_generator.captioner import Result
 from caption_generator.captions import Descriptions
+from caption_generator.decoders import ForEachCaption
 from caption_generator.decoding import Caption
 from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.files import replacing
@@ -121,9 +122,9 @@ def stages(histories: Mapping[str, Sequence[Mapping[str, float]]], measure: str 
     """How the dev score grew from stage to stage of the training."""
     figure, axis = plt.subplots(figsize=(8, 3.6))
     first = 1
-    for (stage, history), colour in zip(histories.items(), (GREY, BLUE, ORANGE), strict=False):
+    for stage, history in histories.items():
         epochs = np.arange(first, first + len(history))
-        axis.plot(epochs, [row[measure] for row in history], "o-", color=colour, label=stage)
+        axis.plot(epochs, [row[measure] for row in history], "o-", label=stage)
         first += len(history)
     axis.set(xlabel="epoch, all stages counted", ylabel="CIDEr of the dev images, greedy")
     axis.legend()
@@ -268,14 +269,21 @@ def model_diagram(model: keras.Model, path: str | Path) -> Figure:
     levels = {depth: [n for n in nodes if depths[n] == depth] for depth in sorted(set(depths.values()))}
     places: dict[Node, tuple[float, float]] = {}
     for depth, row in levels.items():  # below what they read, so that few arrows cross
-        row.sort(key=lambda node: np.mean([places[source][0] for source in _sources(node)] or [0]))
-        places |= {node: (column - (len(row) - 1) / 2, -depth) for column, node in enumerate(row)}
+        below = {node: np.mean([places[source][0] for source in _sources(node)] or [0]) for node in row}
+        row.sort(key=below.get)
+        columns: list[float] = []
+        for node in row:
+            columns.append(max(below[node], columns[-1] + 1) if columns else below[node])
+        columns = columns - np.mean(columns) + np.mean(list(below.values()))
+        places |= {node: (column, -depth) for node, column in zip(row, columns, strict=True)}
 
     figure, axis = plt.subplots(figsize=(3.4 * max(map(len, levels.values())), 0.95 * len(levels)))
     for node in nodes:
         _draw_node(axis, node, places)
-    widest = max(abs(x) for x, _ in places.values()) + 0.55
-    axis.set(xlim=(-widest, widest), ylim=(-max(depths.values()) - 0.5, -min(depths.values()) + 0.5))
+    columns = [x for x, _ in places.values()]
+    axis.set(
+        xlim=(min(columns) - 0.55, max(columns) + 0.55), ylim=(-max(depths.values()) - 0.5, -min(depths.values()) + 0.5)
+    )
     axis.axis("off")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, bbox_inches="tight", metadata={"Software": None})
@@ -284,7 +292,9 @@ def model_diagram(model: keras.Model, path: str | Path) -> Figure:
 
 def _sources(node: Node) -> list[Node]:
     """What a node of a model's graph reads. A layer that is called twice is two nodes."""
-    histories = [tensor._keras_history for tensor in node.input_tensors]
+    # From its second input, ForEachCaption takes no more than a count.
+    tensors = node.input_tensors[: 1 if isinstance(node.operation, ForEachCaption) else None]
+    histories = [tensor._keras_history for tensor in tensors]
     read = [history.operation._inbound_nodes[history.node_index] for history in histories]
     return list(dict.fromkeys(source for source in read if _is_layer(source)))
 
@@ -305,11 +315,14 @@ def _draw_node(axis: Axes, node: Node, places: Mapping[Node, tuple[float, float]
         ha="center",
         va="center",
         fontsize=8.5,
+        zorder=2,
         bbox={"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": BLUE},
     )
     for source in _sources(node):
         (x0, y0), (x1, y1) = places[source], places[node]
-        axis.annotate("", (x1, y1 + 0.3), (x0, y0 - 0.3), arrowprops={"arrowstyle": "->", "color": GREY})
+        around = "arc3,rad=-0.6" if y0 - y1 > 1.5 and abs(x0 - x1) < 1 else "arc3"  # the layers between
+        arrow = {"arrowstyle": "->", "color": GREY, "connectionstyle": around}
+        axis.annotate("", (x1, y1 + 0.3), (x0, y0 - 0.3), arrowprops=arrow, zorder=1)
 
 
 def _tidy(figure: Figure) -> Figure:

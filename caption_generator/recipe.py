@@ -18,7 +18,7 @@ from caption_generator import captions
 from caption_generator.files import CaptionError, replacing
 from caption_generator.quiet import load_tensorflow
 from caption_generator.tokenizer import Tokenizer
-from caption_generator.workspace import Workspace, announce, find_workspace
+from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
 ENCODER = "mobilenetv2"
 MIN_COUNT = 4
@@ -119,6 +119,16 @@ def record_log(workspace: Workspace) -> None:
         table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
         table.writeheader()
         table.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def read_log(path: Path = ROOT / "models" / "log.csv") -> dict[str, list[dict[str, float]]]:
+    """The histories of the stages of the model that ships, or of another run of this recipe."""
+    histories: dict[str, list[dict[str, float]]] = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            stage = histories.setdefault(row.pop("stage"), [])
+            stage.append({name: float(value) for name, value in row.items() if value})
+    return histories
 
 
 def record_scores(workspace: Workspace, references: captions.Descriptions, names: Sequence[str]) -> None:

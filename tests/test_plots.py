@@ -140,10 +140,11 @@ def test_word_use_compares_the_humans_most_frequent_words():
 
 
 def test_stages_follow_one_another():
-    histories = {"first": [{"val_cider": 10}, {"val_cider": 20}], "second": [{"val_cider": 30}]}
+    histories = {"first": [{"val_cider": 10}, {"val_cider": 20}], **{name: [{"val_cider": 30}] for name in "abcd"}}
     [axis] = plots.stages(histories).axes
-    assert [line.get_xdata().tolist() for line in axis.lines] == [[1, 2], [3]]
-    assert [list(line.get_ydata()) for line in axis.lines] == [[10, 20], [30]]
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[1, 2], [3], [4], [5], [6]]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[10, 20], [30], [30], [30], [30]]
+    assert len({line.get_color() for line in axis.lines}) == 5
 
 
 def test_attention_shows_the_photo_and_a_map_over_it_for_each_word(workspace):

@@ -7,9 +7,10 @@ import numpy as np
 
 from caption_generator import recipe
 from caption_generator.captioner import Captioner
+from caption_generator.checkpoint import load_checkpoint
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.tokenizer import Tokenizer
-from caption_generator.workspace import Workspace
+from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
 
 SMALL = {"epochs": 1, "images_per_batch": 4, "views": 1}
 
@@ -39,6 +40,9 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
     assert [row["stage"] for row in rows] == ["settled", "finetuned", "restarted", "self_critical"]
     assert all(float(row["val_cider"]) >= 0 for row in rows)
     assert all(float(row["loss"] or row["reward"]) > 0 for row in rows)  # and not NaN
+    histories = recipe.read_log(workspace.models / "log.csv")
+    assert list(histories) == list(recipe.STAGES)
+    assert histories["settled"][0].keys() == {"epoch", "loss", "val_loss", "val_cider"}
     scores = json.loads((workspace.models / "scores.json").read_text())
     assert [row["beam"] for row in scores] == [1, 3, 5]
 
@@ -48,6 +52,18 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
     recipe.run(workspace)
     after = {path: path.stat().st_mtime_ns for path in workspace.models.glob("*/model_1.h5")}
     assert {path.parent.name for path in after if after[path] != before[path]} == {"self_critical"}
+
+
+def test_the_log_and_the_scores_of_the_model_that_ships_are_of_this_recipe():
+    log = recipe.read_log()
+    assert {stage: len(rows) for stage, rows in log.items()} == {
+        stage: settings["epochs"] for stage, settings in recipe.STAGES.items()
+    }
+    stages = load_checkpoint(BUNDLED_MODEL).training["stages"]
+    for settings, stage in zip(recipe.STAGES.values(), stages, strict=True):
+        assert settings.items() <= stage.items()
+    scores = json.loads((ROOT / "models" / "scores.json").read_text())
+    assert [row["beam"] for row in scores] == list(recipe.BEAMS)
 
 
 def test_a_workspace_without_captions_is_one_sentence(tmp_path, monkeypatch, capsys):
