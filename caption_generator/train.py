@@ -255,6 +255,6 @@ class SaveCheckpoints(keras.callbacks.Callback):
         training = dict(self.checkpoint.training) | {"epoch": epoch + 1} | losses
         checkpoint = replace(self.checkpoint, training=training)
         save_checkpoint(checkpoint, self.folder / f"model_{epoch + 1}.h5")
-        if self._merit(losses) >= self.best:
+        if self._merit(losses) > self.best:
             self.best = self._merit(losses)
             save_checkpoint(checkpoint, self.folder / "model_best.h5")

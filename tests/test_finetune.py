@@ -453,7 +453,7 @@ def test_the_history_has_the_dev_score_by_which_the_best_was_chosen(trained, pic
         expected, _ = Cider().compute_score(DEV, greedy)
         assert row["val_cider"] == pytest.approx(100 * expected, rel=1e-3)
         assert found.training["val_cider"] == pytest.approx(row["val_cider"])
-    best = max(reversed(trained.history), key=lambda row: row["val_cider"])  # the last of equals
+    best = max(trained.history, key=lambda row: row["val_cider"])  # the first of equals
     assert load_checkpoint(trained.folder / "model_best.h5").training["epoch"] == best["epoch"]
 
 

@@ -324,7 +324,7 @@ def test_checkpoints_hold_both_networks_and_say_how_they_were_trained(trained):
         "max_length": 5,
     }
     assert found.training["reward"] == pytest.approx(trained.history[1]["reward"])
-    best = max(reversed(trained.history), key=lambda row: row["val_cider"])  # the last of equals
+    best = max(trained.history, key=lambda row: row["val_cider"])  # the first of equals
     assert load_checkpoint(trained.folder / "model_best.h5").training["epoch"] == best["epoch"]
 
 
