@@ -25,7 +25,7 @@ MIN_COUNT = 4
 STAGES: Mapping[str, Mapping[str, float]] = {
     "settled": {"epochs": 3, "learning_rate": 1e-3, "freeze_encoder": True},
     "finetuned": {"epochs": 8, "learning_rate": 4e-4},
-    # Loshchilov and Hutter 2017, "SGDR": a warm restart leaves a narrow minimum for a better one.
+    # A warm restart, as in Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
     "restarted": {"epochs": 10, "learning_rate": 3e-4, "seed": 1},
     "self_critical": {"epochs": 8, "learning_rate": 3e-5},
 }

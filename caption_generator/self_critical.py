@@ -127,9 +127,9 @@ def train_self_critical(
     train: Descriptions,
     dev: Descriptions,
     folder: str | Path,
-    epochs: int = 5,
+    epochs: int = 8,
     images_per_batch: int = 32,
-    learning_rate: float = 1e-5,
+    learning_rate: float = 3e-5,
     samples: int = 5,
     temperature: float = 0.7,
     bleu: float = 1.0,
@@ -147,8 +147,8 @@ def train_self_critical(
         folder: where checkpoints go.
         learning_rate: of Adam.
         samples: captions drawn of each image.
-        temperature: sharpens what they are drawn from. Smoothed labels leave a word in ten to chance: at 1, hardly a
-            sample comes through without one, and the model learns above all to be brief.
+        temperature: sharpens what they are drawn from. Smoothed labels ask for a word in ten by chance: at 1, most
+            samples contain such a word, the longer the likelier, and the model learns above all to be brief.
         bleu: weight of BLEU-4 in the reward, see `Reward`.
         max_length: words of a sample, its end included.
         views: as for `train_captioner`.
