@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from caption_generator.checkpoint import Checkpoint, find_encoder, load_checkpoint
+from caption_generator.decoders import frozen_step
 from caption_generator.decoding import BeamSearch, Caption
-from caption_generator.encoders import Encoder
+from caption_generator.encoders import Encoder, compile_encoder
 from caption_generator.files import CaptionError
 from caption_generator.images import load_batches, load_pixels
 from caption_generator.tokenizer import Tokenizer
@@ -59,7 +60,9 @@ class Captioner:
             beam: how many captions of an image are followed; 1 is greedy.
         """
         self.checkpoint, self.encoder = checkpoint, encoder
-        self.search = BeamSearch(checkpoint.decoder, checkpoint.tokenizer, beam)
+        self.encode = compile_encoder(encoder)
+        decoder = checkpoint.decoder
+        self.search = BeamSearch(decoder, checkpoint.tokenizer, beam, step=frozen_step(decoder))
 
     @classmethod
     def load(
@@ -88,7 +91,7 @@ class Captioner:
             For each picture `beam` captions, the best first. Their scores are multiplied by how familiar the picture
             is, where the checkpoint knows what is usual.
         """
-        features = self.encoder.model.predict_on_batch(pixels)
+        features = self.encode(pixels)
         found = self.search(features)
         if self.checkpoint.familiarity is None:
             return found
@@ -110,7 +113,7 @@ class Captioner:
         attention = self.checkpoint.decoder.attention
         if attention is None:
             raise CaptionError(f"the decoder {self.checkpoint.decoder.spec.name} does not look at places of the photo.")
-        features = self.encoder.model.predict_on_batch(load_pixels(photo, self.encoder.row.input_size)[None])
+        features = self.encode(load_pixels(photo, self.encoder.row.input_size)[None])
         tokens = self.checkpoint.tokenizer.encode(caption.text)[None, :-1]
         [weights] = attention.predict_on_batch([features, tokens])
         return weights.reshape(-1, *features.shape[1:3])

@@ -8,9 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import keras
+import tensorflow as tf
 from keras import layers, ops
 
 from caption_generator.files import CaptionError
+
+HEADS = 4  # of attention
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Decoder:
         start: features to the list [image, *state] from which decoding starts, each with `images` rows.
         step: [image (images, ...), *state (captions, units), token (captions,)] to the list
             [logits (captions, vocabulary_size), *state].
+        answer: the part of `step` after the LSTM, [image, output (captions, units)] to what the last layer reads.
+        last: the last layer, from there to logits, with a `kernel` and a `bias`.
         attention: as `model`, to the attention weights of each word, (captions, length, places), which sum to 1 over
             the places of the grid; None where the image has one vector only.
     """
@@ -54,6 +59,8 @@ class Decoder:
     model: keras.Model
     start: keras.Model
     step: keras.Model
+    answer: keras.Model
+    last: layers.Layer
     attention: keras.Model | None = None
 
 
@@ -89,9 +96,10 @@ def build_merge(spec: DecoderSpec) -> Decoder:
     token_in = keras.Input((), dtype="int32", name="token")
     word = ops.reshape(embedding(token_in), (-1, units))  # without the mask: no token is padding here
     output, (h, c) = lstm.cell(word, [h_in, c_in])
-    merged = layers.Add(name="merge_step")([ForEachCaption()(image_in, output), output])
-    step = keras.Model([image_in, h_in, c_in, token_in], [next_word(hidden(merged)), h, c], name="step")
-    return Decoder(spec, model, start, step)
+    merged = layers.Add(name="merge_step")([ForEachCaption()(image_in, h_in), h_in])
+    answer = keras.Model([image_in, h_in], hidden(merged), name="answer")
+    step = keras.Model([image_in, h_in, c_in, token_in], [next_word(answer([image_in, output])), h, c], name="step")
+    return Decoder(spec, model, start, step, answer, next_word)
 
 
 def build_attention(spec: DecoderSpec) -> Decoder:
@@ -114,15 +122,15 @@ def build_attention(spec: DecoderSpec) -> Decoder:
     embedding = layers.ReversibleEmbedding(spec.vocabulary_size, width, embeddings_initializer=spread, name="embedding")
     word_dropout = layers.Dropout(spec.dropout, name="word_dropout")
     lstm = layers.LSTM(units, return_sequences=True, name="lstm")
-    attention = GridAttention(heads=4, name="attention")
+    attention = GridAttention(name="attention")
     hidden = layers.Dense(width, activation="tanh", name="hidden")
     hidden_dropout = layers.Dropout(spec.dropout, name="hidden_dropout")
 
-    # Once an image. Keys and values side by side, so that the image is one tensor.
+    # Once an image. Keys and values together, so that the image is one tensor.
     features = keras.Input((None, None, spec.feature_size), name="features")
     grid = image_dropout(features)
     values = values_dense(layers.Reshape((-1, spec.feature_size), name="places")(grid))
-    image = layers.Concatenate(name="image")([keys_dense(values), values])
+    image = ByHead(HEADS, name="image")(keys_dense(values), values)
     whole = mean(grid)
     h_0, c_0 = first_h(whole), first_c(whole)
     start = keras.Model(features, [image, h_0, c_0], name="start")
@@ -139,15 +147,42 @@ def build_attention(spec: DecoderSpec) -> Decoder:
     attention_weights = keras.Model([features, tokens], weights, name="attention_weights")
 
     # Captioning: the same layers, one word at a time, with the LSTM's state handed on.
-    image_in = keras.Input((None, 2 * units), name="image_in")
+    image_in = keras.Input(image.shape[1:], name="image_in")
     h_in, c_in = (keras.Input((units,), name=name) for name in ("h", "c"))
     token_in = keras.Input((), dtype="int32", name="token")
-    output, (h, c) = lstm.cell(embedding(token_in), [h_in, c_in])
-    query = layers.Reshape((1, units), name="query")(output)
+    query = layers.Reshape((1, units), name="query")(h_in)
     context = layers.Reshape((units,), name="context")(attention(query, image_in)[0])
-    merged = layers.Concatenate(name="merge_step")([output, context])
-    step = keras.Model([image_in, h_in, c_in, token_in], [embedding(hidden(merged), reverse=True), h, c], name="step")
-    return Decoder(spec, model, start, step, attention_weights)
+    merged = layers.Concatenate(name="merge_step")([h_in, context])
+    answer = keras.Model([image_in, h_in], hidden(merged), name="answer")
+    output, (h, c) = lstm.cell(embedding(token_in), [h_in, c_in])
+    last = WordsAsLastLayer(embedding, name="next_word")
+    step = keras.Model([image_in, h_in, c_in, token_in], [last(answer([image_in, output])), h, c], name="step")
+    return Decoder(spec, model, start, step, answer, last, attention_weights)
+
+
+def frozen_step(decoder: Decoder) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
+    """`decoder.step` for weights that change no more, as they do in training; faster where captions are few.
+
+    Such a search spends its time on fetching weights from memory. What a word becomes on its way into the LSTM is the
+    same each time, so it is computed here, once, for every word of the vocabulary.
+    """
+    cell = decoder.model.get_layer("lstm").cell
+    words = tf.matmul(decoder.model.get_layer("embedding").embeddings, cell.kernel) + cell.bias
+    last = decoder.last
+    recurrent, kernel, bias = (
+        tf.constant(ops.convert_to_numpy(weight), tf.float32)
+        for weight in (cell.recurrent_kernel, last.kernel, last.bias)
+    )
+
+    def step(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+        image, h, c, token = inputs
+        gates = tf.gather(words, token) + tf.matmul(h, recurrent)
+        gate_in, forget, new, gate_out = tf.split(gates, 4, axis=1)
+        c = tf.sigmoid(forget) * c + tf.sigmoid(gate_in) * tf.tanh(new)
+        h = tf.sigmoid(gate_out) * tf.tanh(c)
+        return [tf.matmul(decoder.answer([image, h]), kernel) + bias, h, c]
+
+    return step
 
 
 @keras.saving.register_keras_serializable("caption_generator")
@@ -163,28 +198,61 @@ class ForEachCaption(layers.Layer):
         return keras.KerasTensor((captions.shape[0], image.shape[-1]), image.dtype)
 
 
-@keras.saving.register_keras_serializable("caption_generator")
-class GridAttention(layers.Layer):
-    """Scaled dot-product attention of words over the places of their image (Vaswani et al. 2017), in several heads.
+class WordsAsLastLayer(layers.Layer):
+    """What `embedding(inputs, reverse=True)` computes, for the few rows of a search.
 
-    `queries` are (captions, length, units). `image` is (images, places, 2 x units), keys beside values, and all
-    captions of an image use the same. Gives the context, (captions, length, units), and the attention weights,
-    (captions, length, places), the mean of the heads.
+    That one transposes the words' embedding, each time. Here the inputs and the logits are transposed, which are small.
     """
+
+    def __init__(self, embedding: layers.ReversibleEmbedding, **options):
+        super().__init__(**options)
+        self.embedding, self.bias = embedding, 0.0
+
+    def call(self, inputs):
+        return ops.transpose(ops.matmul(self.embedding.embeddings, ops.transpose(inputs)))
+
+    @property
+    def kernel(self):
+        return ops.transpose(self.embedding.embeddings)
+
+
+@keras.saving.register_keras_serializable("caption_generator")
+class ByHead(layers.Layer):
+    """Keys and values, each (images, places, units), as attention reads them: (images, 2, heads, places, size)."""
 
     def __init__(self, heads: int, **options):
         super().__init__(**options)
         self.heads = heads
 
+    def call(self, keys, values):
+        images, places, units = ops.shape(keys)
+        both = ops.reshape(ops.stack([keys, values], axis=1), (images, 2, places, self.heads, units // self.heads))
+        return ops.transpose(both, (0, 1, 3, 2, 4))
+
+    def compute_output_spec(self, keys, values):
+        images, places, units = keys.shape
+        return keras.KerasTensor((images, 2, self.heads, places, units // self.heads), keys.dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"heads": self.heads}
+
+
+@keras.saving.register_keras_serializable("caption_generator")
+class GridAttention(layers.Layer):
+    """Scaled dot-product attention of words over the places of their image (Vaswani et al. 2017), in several heads.
+
+    `queries` are (captions, length, units). `image` is of `ByHead`, and all captions of an image use the same. Gives
+    the context, (captions, length, units), and the mean of the heads' attention weights, (captions, length, places).
+    """
+
     def call(self, queries, image):
         captions, length, units = ops.shape(queries)
-        images, places, _ = ops.shape(image)
-        size = units // self.heads
-        keys, values = (ops.reshape(half, (images, places, self.heads, size)) for half in ops.split(image, 2, axis=-1))
+        images, _, heads, places, size = ops.shape(image)
         # Words do not look at one another, so the captions of an image can stand in one row.
-        queries = ops.reshape(queries, (images, captions // images * length, self.heads, size))
-        weights = ops.softmax(ops.einsum("iqhs,iphs->ihqp", queries, keys) / size**0.5)
-        context = ops.einsum("ihqp,iphs->iqhs", weights, values)
+        rows = captions // images * length
+        queries = ops.transpose(ops.reshape(queries, (images, rows, heads, size)), (0, 2, 1, 3))
+        weights = ops.softmax(ops.einsum("ihqs,ihps->ihqp", queries, image[:, 0]) / size**0.5)
+        context = ops.transpose(ops.matmul(weights, image[:, 1]), (0, 2, 1, 3))
         weights = ops.reshape(ops.mean(weights, axis=1), (captions, length, places))
         return ops.reshape(context, (captions, length, units)), weights
 
@@ -192,11 +260,8 @@ class GridAttention(layers.Layer):
         captions, length, units = queries.shape
         return (
             keras.KerasTensor((captions, length, units), queries.dtype),
-            keras.KerasTensor((captions, length, image.shape[1]), queries.dtype),
+            keras.KerasTensor((captions, length, image.shape[3]), queries.dtype),
         )
-
-    def get_config(self) -> dict:
-        return super().get_config() | {"heads": self.heads}
 
 
 @dataclass(frozen=True)

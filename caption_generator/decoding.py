@@ -5,6 +5,7 @@ words costs n steps of the LSTM. Reading the padded prefix anew for every word, 
 longest caption.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,14 +49,23 @@ class BeamSearch:
     mean log-probability of a word, since a sum would favour short captions.
     """
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, beam: int = 3, no_repeat: int = NO_REPEAT):
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        beam: int = 3,
+        no_repeat: int = NO_REPEAT,
+        step: Callable | None = None,
+    ):
         """
         Args:
             decoder: any of `decoders.DECODERS`.
             tokenizer: the vocabulary that the decoder was trained with.
             beam: how many captions of an image are followed.
             no_repeat: no caption says a run of this many words twice; 0 lets it.
+            step: in place of the decoder's own, which keeps up with training: its `frozen_step`.
         """
+        self.step = step or decoder.step
         self.decoder, self.tokenizer, self.beam, self.no_repeat = decoder, tokenizer, beam, no_repeat
         self.max_length = tokenizer.max_length + 1  # and <end>
         only_padding, only_end = np.full((2, len(tokenizer)), MINUS_INFINITY, np.float32)
@@ -63,7 +73,8 @@ class BeamSearch:
         self._barred = bar_special_tokens(len(tokenizer))
         self._only_padding, self._only_end = only_padding, only_end
         signature = [tf.TensorSpec((None, *decoder.start.inputs[0].shape[1:]), tf.float32)]
-        self._search = tf.function(self._search_graph, input_signature=signature)
+        # It is a graph as it is written: translating Python to graphs would take longer than building this one.
+        self._search = tf.function(self._search_graph, input_signature=signature, autograph=False)
 
     def __call__(self, features: np.ndarray) -> list[list[Caption]]:
         """The captions of each image, the best first.
@@ -89,50 +100,51 @@ class BeamSearch:
         return Caption(self.tokenizer.decode(tokens), score, tuple(zip(words, probabilities, strict=True)))
 
     def _search_graph(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        beam, vocabulary = self.beam, len(self.tokenizer)
+        beam, vocabulary, places = self.beam, len(self.tokenizer), tf.range(self.max_length)
         images = tf.shape(features)[0]
+        rows = images * beam  # the beams of an image stand together
         image, *state = self.decoder.start(features)
         state = [tf.repeat(tensor, beam, axis=0) for tensor in state]
+        tokens, log_probabilities = tf.zeros((rows, self.max_length), tf.int32), tf.zeros((rows, self.max_length))
         # All beams of an image begin alike: only the first counts, or the first step would find each word `beam` times.
         totals = tf.tile([[0.0] + [MINUS_INFINITY] * (beam - 1)], (images, 1))
-        tokens = tf.zeros((images, beam, 0), tf.int32)
-        log_probabilities = tf.zeros((images, beam, 0))
-        last = tf.fill((images, beam), START)
-        finished = tf.zeros((images, beam), tf.bool)
 
-        for place in tf.range(self.max_length):
-            tf.autograph.experimental.set_loop_options(
-                shape_invariants=[
-                    (tokens, tf.TensorShape((None, beam, None))),
-                    (log_probabilities, tf.TensorShape((None, beam, None))),
-                ]
-            )
-            logits, *state = self.decoder.step([image, *state, tf.reshape(last, (-1,))])
-            barred = tf.where(place == self.max_length - 1, self._only_end, self._barred)
-            step = tf.reshape(tf.nn.log_softmax(logits) + barred, (images, beam, vocabulary))
+        def unfinished(place, last, *_):
+            return ~tf.reduce_all(is_finished(last))
+
+        def add_word(place, last, tokens, log_probabilities, totals, state):
+            logits, *state = self.step([image, *state, last])
+            step = tf.nn.log_softmax(logits) + tf.where(place == self.max_length - 1, self._only_end, self._barred)
             if self.no_repeat:
-                step = tf.where(self._repetitions(tokens), MINUS_INFINITY, step)
-            step = tf.where(finished[..., None], self._only_padding, step)
-            totals, best = tf.math.top_k(tf.reshape(totals[..., None] + step, (images, beam * vocabulary)), beam)
-            parent, last = best // vocabulary, best % vocabulary
+                step = self._without_repetitions(step, tokens, place)
+            step = tf.where(is_finished(last)[:, None], self._only_padding, step)
 
-            chosen = tf.gather(tf.reshape(step, (images, -1)), best, batch_dims=1)
-            tokens = tf.concat([tf.gather(tokens, parent, batch_dims=1), last[..., None]], axis=-1)
-            log_probabilities = tf.concat(
-                [tf.gather(log_probabilities, parent, batch_dims=1), chosen[..., None]], axis=-1
-            )
-            finished = tf.gather(finished, parent, batch_dims=1) | (last == END)
-            row = tf.reshape(parent + beam * tf.range(images)[:, None], (-1,))
-            state = [tf.gather(tensor, row) for tensor in state]
-            if tf.reduce_all(finished):
-                break
-        return tokens, log_probabilities
+            candidates = totals[..., None] + tf.reshape(step, (images, beam, vocabulary))
+            totals, best = tf.math.top_k(tf.reshape(candidates, (images, beam * vocabulary)), beam)
+            parent = tf.reshape(best // vocabulary + beam * tf.range(images)[:, None], (-1,))
+            last = tf.reshape(best % vocabulary, (-1,))
+            chosen = tf.gather(tf.reshape(step, (-1,)), parent * vocabulary + last)
+            tokens = tf.where(places == place, last[:, None], tf.gather(tokens, parent))
+            log_probabilities = tf.where(places == place, chosen[:, None], tf.gather(log_probabilities, parent))
+            state = [tf.gather(tensor, parent) for tensor in state]
+            return place + 1, last, tokens, log_probabilities, totals, state
 
-    def _repetitions(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Whether a word would end a run of `no_repeat` words which the caption has already: bool, shaped as logits."""
+        begin = (0, tf.fill((rows,), START), tokens, log_probabilities, totals, state)
+        _, _, *found, _, _ = tf.while_loop(unfinished, add_word, begin, maximum_iterations=self.max_length)
+        return tuple(tf.reshape(rows, (images, beam, self.max_length)) for rows in found)
+
+    def _without_repetitions(self, step: tf.Tensor, tokens: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        """`step` with those words barred that would end a run of `no_repeat` words which the caption has already."""
         n = self.no_repeat
-        runs = tf.signal.frame(tokens, n, 1, axis=-1)  # (images, beam, runs, n); none as long as the caption is short
-        last = tf.pad(tokens, ((0, 0), (0, 0), (n, 0)))[..., tf.shape(tokens)[2] + 1 :]  # n - 1 words
-        same = tf.reduce_all(runs[..., :-1] == last[:, :, None], axis=-1)
-        words = tf.one_hot(runs[..., -1], len(self.tokenizer), True, False, dtype=tf.bool)
-        return tf.reduce_any(same[..., None] & words, axis=2)
+        runs = tf.signal.frame(tokens, n, 1, axis=-1)  # (rows, runs, n); those that reach past `place` are not said yet
+        last = tf.gather(tf.pad(tokens, ((0, 0), (n - 1, 0))), place + tf.range(n - 1), axis=1)  # n - 1 words
+        same = tf.reduce_all(runs[..., :-1] == last[:, None], axis=-1) & (tf.range(tf.shape(runs)[1]) + n <= place)
+        words = tf.range(tf.shape(step)[0])[:, None] * tf.shape(step)[1] + runs[..., -1]
+        barred = tf.where(same, MINUS_INFINITY, tf.float32.max)
+        flat = tf.tensor_scatter_nd_min(tf.reshape(step, (-1,)), words[..., None], barred)
+        return tf.reshape(flat, tf.shape(step))
+
+
+def is_finished(last: tf.Tensor) -> tf.Tensor:
+    """Whether captions have come to their end, by their last tokens."""
+    return (last == END) | (last == PAD)

@@ -6,14 +6,16 @@ To add an encoder, add a row.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from caption_generator.files import CaptionError, digest, first_line
+from caption_generator.folding import fold
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,23 @@ def _assemble(row: EncoderRow, backbone: keras.Model, pooling: str) -> Encoder:
     # Batch norm keeps its statistics, unless a caller says training=True: Keras lets the outermost call decide.
     features = pool(backbone(preprocessed, training=False), pooling)
     return Encoder(row, pooling, keras.Model(pixels, features, name="encoder"), backbone, preprocessed)
+
+
+def compile_encoder(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
+    """What `encoder.model` computes, for use and not for training: about twice as fast, from its weights as of now.
+
+    Returns:
+        A function of pixels, as the model's, to features in float32; batches of all sizes share one graph.
+    """
+    row, backbone = encoder.row, fold(encoder.backbone)
+    preprocess = getattr(keras.applications, row.preprocessing).preprocess_input
+    signature = [tf.TensorSpec((None, row.input_size, row.input_size, 3), tf.float32)]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def encode(pixels):
+        return pool(backbone(preprocess(pixels)), encoder.pooling)
+
+    return lambda pixels: encode(pixels.astype(np.float32)).numpy()
 
 
 def pool(grid: keras.KerasTensor, pooling: str) -> keras.KerasTensor:

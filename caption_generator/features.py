@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caption_generator.encoders import Encoder, EncoderIdentity
+from caption_generator.encoders import Encoder, EncoderIdentity, compile_encoder
 from caption_generator.files import CaptionError, load_pickles, save_pickle
 from caption_generator.images import load_batches
 from caption_generator.progress import progress
@@ -84,13 +84,13 @@ def extract_features(
     identity = encoder.identity
     vectors = _already_done(path, part, identity)
     todo = [name for name in names if name not in vectors]
-    errors: list[str] = []
+    encode, errors = compile_encoder(encoder), []
 
     part.parent.mkdir(parents=True, exist_ok=True)
     with progress(total=len(names), initial=len(names) - len(todo), unit="image", desc="Features") as bar:
         for batch in load_batches([Path(folder, name) for name in todo], encoder.row.input_size, batch_size):
             if len(batch.paths):
-                computed = encoder.model.predict_on_batch(batch.pixels)
+                computed = encode(batch.pixels)
                 done = dict(zip([p.name for p in batch.paths], computed, strict=True))
                 _append(part, identity, done)
                 vectors |= done

@@ -100,13 +100,14 @@ def measure_familiarity(checkpoint, workspace: Workspace, names: Sequence[str]):
     """What photos usually look like to the encoder of `checkpoint`."""
     import numpy as np
 
-    from caption_generator.encoders import with_pooling
+    from caption_generator.encoders import compile_encoder, with_pooling
     from caption_generator.familiarity import Familiarity
     from caption_generator.images import load_batches
 
     encoder = with_pooling(checkpoint.encoder, "avg")
     batches = load_batches([workspace.images / name for name in names], encoder.row.input_size)
-    return Familiarity.fit(np.concatenate([encoder.model.predict_on_batch(batch.pixels) for batch in batches]))
+    encode = compile_encoder(encoder)
+    return Familiarity.fit(np.concatenate([encode(batch.pixels) for batch in batches]))
 
 
 def record_log(workspace: Workspace) -> None:

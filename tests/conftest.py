@@ -80,8 +80,9 @@ def tiny_encoder():
     from caption_generator.encoders import Encoder, EncoderRow
 
     keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
     convolution = keras.layers.Conv2D(6, 3, strides=2, activation="relu", bias_initializer="normal")
-    backbone = keras.Sequential([keras.Input((16, 16, 3)), convolution])
+    backbone = keras.Model(inputs, convolution(inputs))
     pixels = keras.Input((16, 16, 3), name="pixels")
     preprocessed = keras.applications.mobilenet_v2.preprocess_input(pixels)
     mean = keras.layers.GlobalAveragePooling2D()(backbone(preprocessed, training=False))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder, decoder_row
+from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder, decoder_row, frozen_step
 from caption_generator.files import CaptionError
 from caption_generator.tokenizer import PAD, START
 
@@ -54,13 +54,13 @@ def tokens() -> np.ndarray:
     return captions(3)
 
 
-def word_by_word(decoder: Decoder, features: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """The logits of `step`, with the state of each image handed to all of its captions."""
+def word_by_word(decoder: Decoder, features: np.ndarray, tokens: np.ndarray, step=None) -> np.ndarray:
+    """The logits of a step, with the state of each image handed to all of its captions."""
     image, *state = decoder.start(features)
     state = [keras.ops.repeat(tensor, len(tokens) // len(features), axis=0) for tensor in state]
     logits = []
     for place in range(tokens.shape[1]):
-        found, *state = decoder.step([image, *state, keras.ops.convert_to_tensor(tokens[:, place])])
+        found, *state = (step or decoder.step)([image, *state, keras.ops.convert_to_tensor(tokens[:, place])])
         logits.append(found.numpy())
     return np.stack(logits, axis=1)
 
@@ -75,6 +75,19 @@ def test_logits_have_a_place_for_each_word_and_are_not_probabilities(any_decoder
 def test_one_word_a_step_gives_the_logits_of_the_whole_caption(any_decoder, features, tokens):
     whole = any_decoder.model([features, tokens]).numpy()
     np.testing.assert_allclose(word_by_word(any_decoder, features, tokens), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_step_gives_the_same_logits_and_needs_the_weights_to_stay(any_decoder, features):
+    tokens, step = captions(12), frozen_step(any_decoder)
+    before = any_decoder.model([features, tokens]).numpy()
+    np.testing.assert_allclose(word_by_word(any_decoder, features, tokens, step), before, rtol=1e-4, atol=1e-5)
+    any_decoder.model.set_weights([1.5 * weight for weight in any_decoder.model.get_weights()])
+    after = any_decoder.model([features, tokens]).numpy()
+    assert np.abs(after - before).max() > 0.1
+    assert np.abs(word_by_word(any_decoder, features, tokens, step) - after).max() > 0.01
+    np.testing.assert_allclose(
+        word_by_word(any_decoder, features, tokens, frozen_step(any_decoder)), after, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_captions_of_one_image_equal_the_same_captions_one_at_a_time(any_decoder, features):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder
+from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder, frozen_step
 from caption_generator.decoding import BeamSearch, bar_special_tokens
 from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 
@@ -138,9 +138,11 @@ def assert_same(found, expected, tokenizer: Tokenizer) -> None:
         assert caption.score == pytest.approx(math.exp(np.mean([lp for _, lp in plain])), rel=1e-3)
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["live", "frozen"])
 @pytest.mark.parametrize(("beam", "no_repeat"), [(1, 0), (2, 0), (3, 0), (5, 0), (1, 2), (3, 1), (3, 2), (3, 3)])
-def test_beam_search_equals_a_plain_one(beam, no_repeat, decoder, tokenizer, images):
-    found = BeamSearch(decoder, tokenizer, beam, no_repeat)(images)
+def test_beam_search_equals_a_plain_one(beam, no_repeat, frozen, decoder, tokenizer, images):
+    step = frozen_step(decoder) if frozen else None
+    found = BeamSearch(decoder, tokenizer, beam, no_repeat, step)(images)
     for image, captions in zip(images, found, strict=True):
         assert_same(captions, plain_beam_search(decoder, image, beam, tokenizer.max_length, no_repeat), tokenizer)
     assert len({captions[0].text for captions in found}) > 2

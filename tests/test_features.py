@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caption_generator.encoders import Encoder, EncoderIdentity, with_pooling
+from caption_generator import features as features_module
+from caption_generator.encoders import Encoder, EncoderIdentity, compile_encoder, with_pooling
 from caption_generator.features import Features, extract_features, load_features, save_features
 from caption_generator.files import CaptionError
 from caption_generator.images import load_pixels
@@ -16,31 +17,36 @@ IDENTITY = EncoderIdentity("tiny", 16, "mobilenet_v2", 6, "0123456789ab")
 
 
 @pytest.fixture
-def computed(tiny_encoder, monkeypatch):
-    """How many images each call of `tiny_encoder` was given."""
+def computed(monkeypatch):
+    """How many images each call of an encoder was given."""
     sizes: list[int] = []
-    run = tiny_encoder.model.predict_on_batch
 
-    def counting(pixels):
-        sizes.append(len(pixels))
-        return run(pixels)
+    def compile_counting(encoder: Encoder):
+        def encode(pixels):
+            sizes.append(len(pixels))
+            return compile_encoder(encoder)(pixels)
 
-    monkeypatch.setattr(tiny_encoder.model, "predict_on_batch", counting)
+        return encode
+
+    monkeypatch.setattr(features_module, "compile_encoder", compile_counting)
     return sizes
 
 
 def interrupt_after(batches: int, encoder: Encoder, monkeypatch, *arguments) -> None:
     """Extract features, and press Ctrl-C when the encoder is given the batch after `batches`."""
-    run, calls = encoder.model.predict_on_batch, []
+    calls = []
 
-    def interrupted(pixels):
-        if len(calls) == batches:
-            raise KeyboardInterrupt
-        calls.append(pixels)
-        return run(pixels)
+    def compile_interrupted(encoder: Encoder):
+        def encode(pixels):
+            if len(calls) == batches:
+                raise KeyboardInterrupt
+            calls.append(pixels)
+            return compile_encoder(encoder)(pixels)
+
+        return encode
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoder.model, "predict_on_batch", interrupted)
+        patch.setattr(features_module, "compile_encoder", compile_interrupted)
         with pytest.raises(KeyboardInterrupt):
             extract_features(encoder, *arguments)
 

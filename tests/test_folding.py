@@ -1,0 +1,144 @@
+"""A folded network computes what the network does, and takes over no more than it may."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from caption_generator.encoders import ENCODERS, build_encoder, compile_encoder
+from caption_generator.folding import fold
+
+
+def as_if_trained(network: keras.Model) -> keras.Model:
+    """An untrained network with batch norms that do something: its statistics are those of noise."""
+    random = np.random.default_rng(0)
+    norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+    network(random.uniform(-1, 1, (4, *network.input.shape[1:])), training=True)
+    for layer in network.layers:
+        for weight in layer.weights:
+            if weight.name == "gamma":
+                weight.assign(random.uniform(0.5, 1.5, weight.shape))
+            if weight.name in ("beta", "bias"):
+                weight.assign(random.normal(0, 0.3, weight.shape))
+    return network
+
+
+def layers_run(network: keras.Model, inputs: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the layers that a folded network still calls."""
+    called = []
+    call = layers.Layer.__call__
+
+    def noting(self, *arguments, **options):
+        called.append(self.name)
+        return call(self, *arguments, **options)
+
+    run = fold(network)
+    monkeypatch.setattr(layers.Layer, "__call__", noting)
+    run(inputs)
+    return called
+
+
+@pytest.mark.parametrize(("name", "pooling"), [*((name, "avg") for name in ENCODERS), ("mobilenet", "grid")])
+def test_an_encoder_gives_the_same_features_folded(name, pooling):
+    keras.utils.set_random_seed(0)
+    encoder = build_encoder(name, weights=None, pooling=pooling)
+    as_if_trained(encoder.backbone)
+    size = encoder.row.input_size
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    expected, found = encoder.model.predict_on_batch(pixels), compile_encoder(encoder)(pixels)
+    assert found.shape == expected.shape and found.dtype == np.float32
+    scale = np.abs(expected).max()
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3 * scale  # the pictures are told apart
+    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
+
+
+def test_no_batch_norm_and_no_padding_of_mobilenet_is_left(monkeypatch):
+    backbone = build_encoder("mobilenetv2", weights=None).backbone
+    kinds = {layer.name: type(layer) for layer in backbone.layers}
+    left = {kinds[name] for name in layers_run(backbone, np.zeros((1, 224, 224, 3), "f"), monkeypatch)}
+    assert left == {layers.ReLU, layers.Add}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    "padding", [((0, 1), (0, 1)), ((1, 0), (1, 0)), ((1, 1), (1, 1)), ((0, 1), (1, 1)), ((2, 2), (2, 2))]
+)
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("convolution", [layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D])
+def test_padding_is_folded_only_where_it_is_the_same(convolution, size, padding, stride, monkeypatch):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((size, size, 3))
+    options = {} if convolution is layers.DepthwiseConv2D else {"filters": 4}
+    outputs = convolution(kernel_size=3, strides=stride, **options)(layers.ZeroPadding2D(padding, name="pad")(inputs))
+    network = as_if_trained(keras.Model(inputs, outputs))
+    pixels = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype("f")
+    np.testing.assert_allclose(fold(network)(pixels), network(pixels), atol=1e-5)
+    like_same = {(1, 8): ((1, 1), (1, 1)), (1, 9): ((1, 1), (1, 1)), (2, 8): ((0, 1), (0, 1)), (2, 9): ((1, 1), (1, 1))}
+    folded = "pad" not in layers_run(network, pixels, monkeypatch)
+    assert folded == (padding == like_same[stride, size])
+
+
+def read_twice(inputs):
+    convolved = layers.Conv2D(3, 1)(inputs)
+    return layers.Add()([layers.BatchNormalization(name="kept")(convolved), convolved])
+
+
+def not_linear(inputs):
+    return layers.BatchNormalization(name="kept")(layers.Conv2D(3, 1, activation="relu")(inputs))
+
+
+def first_of_all(inputs):
+    return layers.Conv2D(3, 1)(layers.BatchNormalization(name="kept")(inputs))
+
+
+def also_the_output(inputs):
+    convolved = layers.Conv2D(3, 1)(inputs)
+    layers.BatchNormalization()(convolved)
+    return convolved
+
+
+def padding_read_twice(inputs):
+    padded = layers.ZeroPadding2D(1, name="kept")(inputs)
+    return layers.Add()([layers.Conv2D(3, 3)(padded), layers.Conv2D(3, 3)(padded)])
+
+
+def dilated(inputs):
+    return layers.Conv2D(3, 3, dilation_rate=2)(layers.ZeroPadding2D(1, name="kept")(inputs))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [read_twice, not_linear, first_of_all, also_the_output, padding_read_twice, dilated],
+    ids=lambda f: f.__name__,
+)
+def test_what_may_not_be_folded_is_kept(build, monkeypatch):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    network = as_if_trained(keras.Model(inputs, build(inputs)))
+    pixels = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("f")
+    np.testing.assert_allclose(fold(network)(pixels), network(pixels, training=False), atol=1e-5)
+    if "kept" in {layer.name for layer in network.layers}:
+        assert "kept" in layers_run(network, pixels, monkeypatch)
+
+
+@pytest.mark.parametrize("options", [{"scale": False}, {"center": False}, {"epsilon": 0.5}])
+def test_batch_norm_may_lack_scale_or_center(options, monkeypatch):
+    inputs = keras.Input((6, 6, 3))
+    outputs = layers.BatchNormalization(name="norm", **options)(layers.Conv2D(4, 3)(inputs))
+    network = as_if_trained(keras.Model(inputs, outputs))
+    pixels = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("f")
+    np.testing.assert_allclose(fold(network)(pixels), network(pixels, training=False), atol=1e-5)
+    assert layers_run(network, pixels, monkeypatch) == []
+
+
+def test_the_weights_are_those_of_the_moment(tiny_encoder):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    encode = compile_encoder(tiny_encoder)
+    before = encode(pixels)
+    tiny_encoder.backbone.set_weights([2 * weight for weight in tiny_encoder.backbone.get_weights()])
+    after = compile_encoder(tiny_encoder)(pixels)
+    np.testing.assert_array_equal(encode(pixels), before)
+    np.testing.assert_allclose(after, tiny_encoder.model.predict_on_batch(pixels), rtol=1e-4)
+    assert np.abs(after - before).max() > 0.01
