@@ -108,6 +108,7 @@ class BeamSearch:
         tokens, log_probabilities = tf.zeros((rows, self.max_length), tf.int32), tf.zeros((rows, self.max_length))
         # All beams of an image begin alike: only the first counts, or the first step would find each word `beam` times.
         totals = tf.tile([[0.0] + [MINUS_INFINITY] * (beam - 1)], (images, 1))
+        first_row = beam * tf.range(images)[:, None]  # of each image
 
         def unfinished(place, last, *_):
             return ~tf.reduce_all(is_finished(last))
@@ -119,9 +120,9 @@ class BeamSearch:
                 step = self._without_repetitions(step, tokens, place)
             step = tf.where(is_finished(last)[:, None], self._only_padding, step)
 
-            candidates = totals[..., None] + tf.reshape(step, (images, beam, vocabulary))
-            totals, best = tf.math.top_k(tf.reshape(candidates, (images, beam * vocabulary)), beam)
-            parent = tf.reshape(best // vocabulary + beam * tf.range(images)[:, None], (-1,))
+            candidates = totals[..., None] + tf.reshape(step, (-1, beam, vocabulary))
+            totals, best = tf.math.top_k(tf.reshape(candidates, (-1, beam * vocabulary)), beam)
+            parent = tf.reshape(best // vocabulary + first_row, (-1,))
             last = tf.reshape(best % vocabulary, (-1,))
             chosen = tf.gather(tf.reshape(step, (-1,)), parent * vocabulary + last)
             tokens = tf.where(places == place, last[:, None], tf.gather(tokens, parent))
@@ -131,18 +132,20 @@ class BeamSearch:
 
         begin = (0, tf.fill((rows,), START), tokens, log_probabilities, totals, state)
         _, _, *found, _, _ = tf.while_loop(unfinished, add_word, begin, maximum_iterations=self.max_length)
-        return tuple(tf.reshape(rows, (images, beam, self.max_length)) for rows in found)
+        return tuple(tf.reshape(tensor, (images, beam, self.max_length)) for tensor in found)
 
     def _without_repetitions(self, step: tf.Tensor, tokens: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
         """`step` with those words barred that would end a run of `no_repeat` words which the caption has already."""
         n = self.no_repeat
-        runs = tf.signal.frame(tokens, n, 1, axis=-1)  # (rows, runs, n); those that reach past `place` are not said yet
-        last = tf.gather(tf.pad(tokens, ((0, 0), (n - 1, 0))), place + tf.range(n - 1), axis=1)  # n - 1 words
-        same = tf.reduce_all(runs[..., :-1] == last[:, None], axis=-1) & (tf.range(tf.shape(runs)[1]) + n <= place)
-        words = tf.range(tf.shape(step)[0])[:, None] * tf.shape(step)[1] + runs[..., -1]
+        ends = np.arange(n - 1, self.max_length)  # of every run of n places
+        runs = tf.gather(tokens, ends[:, None] + np.arange(1 - n, 1), axis=1)
+        last = tf.gather(tf.pad(tokens, ((0, 0), (n - 1, 0))), place + np.arange(n - 1), axis=1)  # n - 1 words
+        same = tf.reduce_all(runs[..., :-1] == last[:, None], axis=-1) & (ends < place)
+        rows = tf.range(tf.shape(tokens)[0])
+        words = (rows * len(self.tokenizer))[:, None] + runs[..., -1]
         barred = tf.where(same, MINUS_INFINITY, tf.float32.max)
         flat = tf.tensor_scatter_nd_min(tf.reshape(step, (-1,)), words[..., None], barred)
-        return tf.reshape(flat, tf.shape(step))
+        return tf.reshape(flat, (-1, len(self.tokenizer)))
 
 
 def is_finished(last: tf.Tensor) -> tf.Tensor:
