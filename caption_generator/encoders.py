@@ -157,7 +157,7 @@ def _assemble(row: EncoderRow, backbone: keras.Model, pooling: str) -> Encoder:
 
 
 def compile_encoder(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
-    """What `encoder.model` computes, for use and not for training: about twice as fast, from its weights as of now.
+    """What `encoder.model` computes, for use and not for training: folded, from its weights as they are now.
 
     Returns:
         A function of pixels, as the model's, to features in float32; batches of all sizes share one graph.

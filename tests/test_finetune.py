@@ -465,7 +465,10 @@ def test_the_checkpoint_captions_pixels_as_it_captions_features(trained, picture
     from_features = BeamSearch(found.decoder, found.tokenizer, 2)(features)
     for captions, expected in zip(from_pixels, from_features, strict=True):
         assert [caption.text for caption in captions] == [caption.text for caption in expected]
-        assert [c.score for c in captions] == pytest.approx([c.score for c in expected], rel=1e-3)
+        for caption, other in zip(captions, expected, strict=True):
+            assert [word for word, _ in caption.words] == [word for word, _ in other.words]
+            assert [p for _, p in caption.words] == pytest.approx([p for _, p in other.words], rel=1e-3)
+            assert caption.score == pytest.approx(other.score, rel=1e-3)
 
 
 def test_an_encoder_that_was_frozen_before_is_trained_when_asked(untrained, pictures, tmp_path, monkeypatch):
