@@ -73,7 +73,8 @@ def build_merge(spec: DecoderSpec) -> Decoder:
     units = spec.units
     image_dropout = layers.Dropout(spec.dropout, name="image_dropout")
     image_dense = layers.Dense(units, activation="relu", name="image_dense")
-    embedding = layers.Embedding(spec.vocabulary_size, units, mask_zero=True, name="embedding")
+    # Without a mask: padding comes last, so that no word reads it, and its own answers have weight 0 in the loss.
+    embedding = layers.Embedding(spec.vocabulary_size, units, name="embedding")
     word_dropout = layers.Dropout(spec.dropout, name="word_dropout")
     lstm = layers.LSTM(units, return_sequences=True, name="lstm")
     hidden = layers.Dense(units, activation="relu", name="hidden")
@@ -94,8 +95,7 @@ def build_merge(spec: DecoderSpec) -> Decoder:
     start = keras.Model(features, [image, blank, blank], name="start")
     image_in, h_in, c_in = (keras.Input((units,), name=name) for name in ("image", "h", "c"))
     token_in = keras.Input((), dtype="int32", name="token")
-    word = ops.reshape(embedding(token_in), (-1, units))  # without the mask: no token is padding here
-    output, (h, c) = lstm.cell(word, [h_in, c_in])
+    output, (h, c) = lstm.cell(embedding(token_in), [h_in, c_in])
     merged = layers.Add(name="merge_step")([ForEachCaption()(image_in, h_in), h_in])
     answer = keras.Model([image_in, h_in], hidden(merged), name="answer")
     step = keras.Model([image_in, h_in, c_in, token_in], [next_word(answer([image_in, output])), h, c], name="step")

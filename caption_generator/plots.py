@@ -259,7 +259,6 @@ def model_diagram(model: keras.Model, path: str | Path) -> Figure:
     Unlike `keras.utils.plot_model` it needs no Graphviz.
     """
     nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
-    nodes = [node for node in nodes if _is_layer(node)]
     depths: dict[Node, int] = {}
     for node in nodes:  # in an order in which sources come first
         depths[node] = 1 + max((depths[source] for source in _sources(node)), default=-1)
@@ -296,12 +295,7 @@ def _sources(node: Node) -> list[Node]:
     tensors = node.input_tensors[: 1 if isinstance(node.operation, ForEachCaption) else None]
     histories = [tensor._keras_history for tensor in tensors]
     read = [history.operation._inbound_nodes[history.node_index] for history in histories]
-    return list(dict.fromkeys(source for source in read if _is_layer(source)))
-
-
-def _is_layer(node: Node) -> bool:
-    """Not so the comparison that makes the mask of an embedding."""
-    return isinstance(node.operation, keras.Layer)
+    return list(dict.fromkeys(read))
 
 
 def _draw_node(axis: Axes, node: Node, places: Mapping[Node, tuple[float, float]]) -> None:

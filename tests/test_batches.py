@@ -1,10 +1,12 @@
 """Tests of caption_generator.batches, and the proof that they teach what a row for every prefix teaches."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
-from keras import layers
 
+from benchmarks import ancestors
 from caption_generator.batches import CaptionBatches, pad, teacher_forcing
 from caption_generator.tokenizer import END, PAD, START, Tokenizer
 from caption_generator.train import WordLoss
@@ -115,31 +117,6 @@ def test_the_stream_equals_iteration_and_knows_its_length(batches):
                 np.testing.assert_array_equal(found, expected)
 
 
-# The ancestors' way: a row for every prefix of every caption, padded, with a one-hot vector of the next word.
-
-
-def prefix_rows(batches: CaptionBatches, vocabulary: int, length: int, padding: str):
-    features, prefixes, next_words = [], [], []
-    for tokens, image in zip(batches.tokens, batches.images, strict=True):
-        for place in range(1, len(tokens)):
-            features.append(batches.features[image])
-            prefixes.append(tokens[:place].tolist())
-            next_words.append(tokens[place])
-    padded = keras.utils.pad_sequences(prefixes, maxlen=length, padding=padding)
-    return np.array(features), padded, keras.utils.to_categorical(next_words, num_classes=vocabulary)
-
-
-def ancestors_model(feature_size: int, vocabulary: int, length: int, units: int) -> keras.Model:
-    image = keras.Input((feature_size,))
-    image_dense = layers.Dense(units, activation="relu", name="image_dense")(layers.Dropout(0.5)(image))
-    words = keras.Input((length,))
-    embedded = layers.Embedding(vocabulary, units, mask_zero=True, name="embedding")(words)
-    lstm = layers.LSTM(units, name="lstm")(layers.Dropout(0.5)(embedded))
-    hidden = layers.Dense(units, activation="relu", name="hidden")(layers.add([image_dense, lstm]))
-    outputs = layers.Dense(vocabulary, activation="softmax", name="next_word")(hidden)
-    return keras.Model([image, words], outputs)
-
-
 WEIGHTED = ("image_dense", "embedding", "lstm", "hidden", "next_word")
 
 
@@ -152,16 +129,17 @@ def gradients(model: keras.Model, loss_of) -> tuple[float, list[np.ndarray]]:
     return float(loss), [tf.convert_to_tensor(g).numpy() for g in tape.gradient(loss, [v.value for v in variables])]
 
 
-@pytest.mark.parametrize("padding", ["pre", "post"])
-def test_whole_captions_have_the_loss_and_gradients_of_a_row_for_every_prefix(padding, tokenizer, decoder):
+def test_whole_captions_have_the_loss_and_gradients_of_a_row_for_every_prefix(tokenizer, decoder):
     descriptions = random_descriptions(7)
     vectors = np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
     batches = CaptionBatches(descriptions, vectors, tokenizer, batch_size=5)
-    ancestor = ancestors_model(6, len(tokenizer), length=9, units=8)
+    ancestor = ancestors.define_model(6, len(tokenizer), max_length=9, units=8)
     for name in WEIGHTED:
         ancestor.get_layer(name).set_weights(decoder.model.get_layer(name).get_weights())
 
-    rows, prefixes, one_hot = prefix_rows(batches, len(tokenizer), 9, padding)
+    captions = [[tokenizer.encode(caption).tolist() for caption in group] for group in descriptions.values()]
+    images = itertools.islice(ancestors.data_generator(captions, vectors, 9, len(tokenizer)), len(captions))
+    (rows, prefixes), one_hot = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *images)
     categorical = keras.losses.CategoricalCrossentropy(reduction="sum")
     theirs, their_gradients = gradients(
         ancestor, lambda model: categorical(one_hot, model([rows, prefixes], training=False))

@@ -1,0 +1,136 @@
+"""What more work costs, in time and in memory: `python -m benchmarks.growth`.
+
+Each size is measured in a process of its own, whose peak memory is the point's. It prints the numbers and draws them
+into `growth.png`. Captions, photos and features are drawn; extraction runs a small network, since its own memory and
+not the network's is asked for.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks import tasks
+from benchmarks.drawn import CAPTIONS_EACH, FEATURE_SIZE, draw_photos
+
+HERE = Path(__file__).parent
+SMALL_NETWORK = (96, 1280)  # pixels, length of its vectors
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity that grows: `function(size)` of this file gives seconds."""
+
+    function: str
+    sizes: tuple[int, ...]
+    grows: str
+    seconds_of: str
+    own_bytes: int = 0  # of the data itself, for each of `grows`
+
+
+PANELS = (
+    Panel("training", (1_000, 10_000, 100_000), "captions", "one epoch", FEATURE_SIZE * 4 // CAPTIONS_EACH),
+    Panel("extraction", (1_000, 10_000, 100_000), "photos", "extraction", SMALL_NETWORK[1] * 4),
+    Panel("vocabulary", (3_000, 10_000, 30_000), "words in the vocabulary", "one epoch of 2,500 captions"),
+    Panel("beam", (1, 2, 3, 5, 10), "captions in the beam", "search for a photo"),
+)
+
+
+def training(captions: int) -> float:
+    images = captions // CAPTIONS_EACH
+    return tasks.project_epoch(images, vocabulary=3000) * images / tasks.EPOCH
+
+
+def extraction(photos: int) -> float:
+    import keras
+
+    from caption_generator.encoders import Encoder, EncoderRow
+    from caption_generator.features import extract_features
+
+    size, length = SMALL_NETWORK
+    row = EncoderRow("small", "MobileNetV2", "mobilenet_v2", size, length)
+    network = keras.applications.MobileNetV2((size, size, 3), alpha=0.35, include_top=False, weights=None)
+    pixels = keras.Input((size, size, 3))
+    model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(network(pixels)))
+    encoder = Encoder(row, "avg", model, network, pixels)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        drawn = draw_photos(folder, 100, (200, 150))
+        names = [f"{number}.jpg" for number in range(photos)]
+        for number, photo in enumerate(names):
+            os.link(drawn[number % len(drawn)], folder / photo)
+        extract_features(encoder, folder, names[:100], folder / "warm.p")
+        return tasks.seconds(lambda: extract_features(encoder, folder, names, folder / "features.p"))
+
+
+def vocabulary(words: int) -> float:
+    images = 500
+    return tasks.project_epoch(images, words) * images / tasks.EPOCH
+
+
+def beam(width: int) -> float:
+    return tasks.project_greedy(width)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--panels", nargs="+", choices=[panel.function for panel in PANELS])
+    parser.add_argument("--sizes", nargs="+", type=int, help="instead of each panel's own")
+    parser.add_argument("--out", type=Path, default=HERE / "growth.png", help="the picture")
+    parser.add_argument("--measure", nargs=2, metavar=("PANEL", "SIZE"), help="one point, here: seconds and bytes")
+    options = parser.parse_args()
+    if options.measure:
+        from caption_generator.quiet import load_tensorflow
+
+        load_tensorflow()
+        seconds = globals()[options.measure[0]](int(options.measure[1]))
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps([seconds, 1024 * kilobytes]))
+        return
+    panels = [panel for panel in PANELS if not options.panels or panel.function in options.panels]
+    points = [(panel, size) for panel in panels for size in options.sizes or panel.sizes]
+    found: dict[Panel, dict[int, list[float]]] = {panel: {} for panel in panels}
+    for panel, size in tqdm(points, unit="process"):
+        command = [sys.executable, "-m", "benchmarks.growth", "--measure", panel.function, str(size)]
+        done = subprocess.run(command, cwd=HERE.parent, check=True, stdout=subprocess.PIPE, text=True)
+        found[panel][size] = json.loads(done.stdout.splitlines()[-1])
+    for panel, curve in found.items():
+        for size, (seconds, memory) in curve.items():
+            print(f"{size:8,} {panel.grows:24} {seconds:9.4f} s {memory / 2**30:6.2f} GiB")
+    draw(found, options.out)
+
+
+def draw(found: dict[Panel, dict[int, list[float]]], path: Path) -> None:
+    """For each panel its time above and its peak memory below, with a line that grows as the work does."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, len(found), figsize=(3.4 * len(found), 5.6), squeeze=False)
+    for (above, below), (panel, curve) in zip(axes.T, found.items(), strict=True):
+        sizes = list(curve)
+        seconds, memory = zip(*curve.values(), strict=True)
+        above.plot(sizes, seconds, "o-", color="#3b6ea5", label=panel.seconds_of)
+        above.plot(sizes, [seconds[-1] * size / sizes[-1] for size in sizes], ":", color="#8a8a8a", label="linear")
+        above.set(xscale="log", yscale="log", title=panel.grows, ylabel="seconds")
+        above.legend()
+        below.plot(sizes, [value / 2**30 for value in memory], "o-", color="#d9822b", label="peak memory")
+        if panel.own_bytes:
+            without = [value - panel.own_bytes * size for size, value in zip(sizes, memory, strict=True)]
+            below.plot(sizes, [value / 2**30 for value in without], ":", color="#d9822b", label="without the features")
+        below.set(xscale="log", ylim=(0, None), xlabel=panel.grows, ylabel="GiB")
+        below.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

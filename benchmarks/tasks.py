@@ -1,0 +1,201 @@
+"""What `python -m benchmarks` times: each task the ancestors' way and this project's, a process each.
+
+`python -m benchmarks.tasks NAME` runs one and prints seconds. Each warms up first: what is timed is how it goes on.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.drawn import FEATURE_SIZE, LONGEST, draw_captions, draw_features, draw_photos, draw_words
+
+VOCABULARY = 7577  # the ancestors keep every word
+EPOCH = 6000  # images
+WORDS = 12  # of a caption
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def median_seconds(work: Callable[[], object], times: int = 5) -> float:
+    work()
+    return float(np.median([seconds(work) for _ in range(times)]))
+
+
+def ancestors_epoch(images: int = 40) -> float:
+    """Of training, 30,000 captions; measured on fewer, as each image is a batch like any other."""
+    from benchmarks.ancestors import data_generator, define_model
+
+    numbers = {word: number for number, word in enumerate(draw_words(VOCABULARY), 4)}
+    captions = [
+        [[1, *(numbers[word] for word in caption.split()), 2] for caption in group]
+        for group in draw_captions(images, VOCABULARY).values()
+    ]
+    model = define_model(FEATURE_SIZE, VOCABULARY, LONGEST + 2)
+    batches = data_generator(captions, draw_features(images), LONGEST + 2, VOCABULARY)
+    model.fit(batches, steps_per_epoch=5, verbose=0)
+    return seconds(lambda: model.fit(batches, steps_per_epoch=images, verbose=0)) * EPOCH / images
+
+
+def project_epoch(images: int = 600, vocabulary: int = VOCABULARY) -> float:
+    import keras
+
+    from caption_generator.batches import CaptionBatches
+    from caption_generator.decoders import build_decoder, decoder_spec
+    from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+    from caption_generator.train import WordLoss
+
+    tokenizer = Tokenizer([*SPECIAL_TOKENS, *draw_words(vocabulary)], LONGEST)
+    batches = CaptionBatches(draw_captions(images, vocabulary), draw_features(images), tokenizer)
+    model = build_decoder(decoder_spec("merge", FEATURE_SIZE, vocabulary)).model
+    model.compile(optimizer=keras.optimizers.Adam(), loss=WordLoss(), jit_compile=False)
+    begun = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: begun.append(time.perf_counter()))
+    model.fit(batches.dataset(), epochs=3, shuffle=False, verbose=0, callbacks=[clock])
+    return (time.perf_counter() - begun[1]) / 2 * EPOCH / images
+
+
+def project_epoch_of_frequent_words() -> float:
+    return project_epoch(vocabulary=3000)
+
+
+def ancestors_greedy() -> float:
+    """One caption of 12 words and its end, of an image whose features are there."""
+    from benchmarks.ancestors import define_model, generate_tokens
+
+    model = define_model(FEATURE_SIZE, VOCABULARY, LONGEST + 2)
+    [vector] = draw_features(1)
+    return median_seconds(lambda: generate_tokens(model, vector, 1, WORDS + 1, LONGEST + 2))
+
+
+def project_greedy(beam: int = 1, images: int = 1, vocabulary: int = VOCABULARY) -> float:
+    from caption_generator.decoders import build_decoder, decoder_spec, frozen_step
+    from caption_generator.decoding import BeamSearch
+    from caption_generator.tokenizer import END, SPECIAL_TOKENS, Tokenizer
+
+    tokenizer = Tokenizer([*SPECIAL_TOKENS, *draw_words(vocabulary)], WORDS)
+    decoder = build_decoder(decoder_spec("merge", FEATURE_SIZE, vocabulary))
+    kernel, bias = decoder.last.get_weights()
+    bias[END] = -100.0  # no caption ends before its twelfth word
+    decoder.last.set_weights([kernel, bias])
+    search, features = BeamSearch(decoder, tokenizer, beam, step=frozen_step(decoder)), draw_features(images)
+    assert all(len(caption.words) == WORDS + 1 for found in search(features) for caption in found)
+    return median_seconds(lambda: search(features), 15) / images
+
+
+def project_beam_5() -> float:
+    return project_greedy(beam=5)
+
+
+def ancestors_xception(count: int = 16) -> float:
+    """Of one photo, its file included."""
+    import keras
+
+    from benchmarks.ancestors import extract_features
+
+    model = keras.applications.Xception(include_top=False, pooling="avg", weights=None)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = draw_photos(Path(folder), count)
+        extract_features(model, paths[:2])
+        return seconds(lambda: extract_features(model, paths)) / count
+
+
+def project_xception(count: int = 160) -> float:
+    from caption_generator.encoders import build_encoder
+    from caption_generator.features import extract_features
+
+    encoder = build_encoder("xception", weights=None)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = [path.name for path in draw_photos(folder, count)]
+        extract_features(encoder, folder, paths[:32], folder / "warm.p")
+        return seconds(lambda: extract_features(encoder, folder, paths, folder / "features.p")) / count
+
+
+def bare_xception() -> float:
+    """Of one image in a batch of 32, its pixels in memory: nothing but the network, as Keras has it."""
+    return _bare("xception")
+
+
+def bare_bundled() -> float:
+    return _bare("bundled")
+
+
+def ancestors_script() -> float:
+    """From nothing to the caption of one photo."""
+    from benchmarks.ancestors import define_model
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        [photo] = draw_photos(folder, 1)
+        define_model(FEATURE_SIZE, VOCABULARY, LONGEST + 2).save(folder / "model_9.keras")
+        return _python("-m", "benchmarks.tasks", "_ancestors_script", photo, folder / "model_9.keras")
+
+
+def _ancestors_script(photo: str, model: str) -> None:
+    import keras
+
+    from benchmarks.ancestors import extract_features, generate_tokens
+
+    encoder = keras.applications.Xception(include_top=False, pooling="avg", weights=None)
+    [vector] = extract_features(encoder, [photo]).values()
+    generate_tokens(keras.models.load_model(model), vector[0], 1, WORDS + 1, LONGEST + 2)
+
+
+def project_script() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return _script(draw_photos(Path(folder), 1)[0])
+
+
+def import_tensorflow() -> float:
+    return _python("-c", "import tensorflow")
+
+
+def project_folder(count: int = 1000) -> float:
+    """Of one photo among a thousand: the script's time for all, without its time for one."""
+    with tempfile.TemporaryDirectory() as folder:
+        photos = draw_photos(Path(folder), count)
+        return (_script(folder) - _script(photos[0])) / (count - 1)
+
+
+def _script(image: str | Path) -> float:
+    from caption_generator.workspace import ROOT
+
+    return _python(ROOT / "testing_caption_generator.py", "-i", image)
+
+
+def _python(*arguments: str | Path) -> float:
+    return seconds(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))
+
+
+def _bare(encoder: str) -> float:
+    import tensorflow as tf
+
+    from caption_generator.encoders import build_encoder
+
+    network = build_encoder(encoder, weights=None).backbone
+    forward = tf.function(lambda pixels: network(pixels, training=False), autograph=False)
+    pixels = tf.random.uniform((32, *network.input.shape[1:]), -1, 1)
+    return median_seconds(lambda: forward(pixels).numpy()) / 32
+
+
+def main() -> None:
+    [task] = sys.argv[1:2]
+    if not task.startswith(("ancestors", "_ancestors")):  # they have TensorFlow as it comes
+        from caption_generator.quiet import load_tensorflow
+
+        load_tensorflow()
+    if result := globals()[task](*sys.argv[2:]):
+        print(result)
+
+
+if __name__ == "__main__":
+    main()
