@@ -45,7 +45,7 @@ PANELS = (
 
 def training(captions: int) -> float:
     images = captions // CAPTIONS_EACH
-    return tasks.project_epoch(images, vocabulary=3000) * images / tasks.EPOCH
+    return tasks.project_epoch(images, vocabulary=3000, epochs=2) * images / tasks.EPOCH
 
 
 def extraction(photos: int) -> float:
@@ -91,8 +91,8 @@ def main() -> None:
 
         load_tensorflow()
         seconds = globals()[options.measure[0]](int(options.measure[1]))
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps([seconds, 1024 * kilobytes]))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        print(json.dumps([seconds, peak]))
         return
     panels = [panel for panel in PANELS if not options.panels or panel.function in options.panels]
     points = [(panel, size) for panel in panels for size in options.sizes or panel.sizes]

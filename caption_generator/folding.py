@@ -3,7 +3,7 @@
 In use, and not in training, batch norm multiplies and adds numbers that never change, and so does the convolution
 before it (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", section 3.2). Zeros around a grid need not be written to memory where the convolution can imagine them.
-Done in one, MobileNetV2 takes about six tenths of the time; Xception gains nothing.
+Done in one, MobileNetV2 takes about six tenths of the time, and Xception six sevenths.
 """
 
 from collections import Counter

@@ -117,6 +117,10 @@ def test_the_stream_equals_iteration_and_knows_its_length(batches):
                 np.testing.assert_array_equal(found, expected)
 
 
+def test_no_tuner_sleeps_on_when_an_epoch_is_over(batches):
+    assert batches.dataset().options().autotune.enabled is False
+
+
 WEIGHTED = ("image_dense", "embedding", "lstm", "hidden", "next_word")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from caption_generator.quiet import native_stderr_silenced
+from caption_generator.workspace import ROOT
 
 
 def test_what_native_code_and_child_processes_write_is_dropped(capfd):
@@ -37,6 +38,16 @@ def test_no_file_descriptor_is_lost():
 def test_loading_tensorflow_says_nothing():
     code = "from caption_generator.quiet import load_tensorflow; load_tensorflow(); import tensorflow"
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    root = Path(__file__).resolve().parent.parent
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
     assert (run.stdout, run.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_the_package_asks_for_the_faster_kernels_unless_the_user_has_chosen(before, after):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    if before is not None:
+        environment["TF_ENABLE_ONEDNN_OPTS"] = before
+    code = "import os, caption_generator; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == f"{after}\n"
