@@ -9,17 +9,22 @@ its file read and its pixels prepared.
 """
 
 import argparse
+import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.drawn import draw_photos
 from benchmarks.tasks import WORDS, seconds
-from caption_generator.quiet import load_tensorflow
 
 
 def this_project() -> tuple[Callable[[Path], object], int, int]:
     """Captions a photo; how many parameters it has; bytes on disk."""
+    from caption_generator.quiet import load_tensorflow
+
+    load_tensorflow()
     from caption_generator.captioner import Captioner
     from caption_generator.workspace import BUNDLED_MODEL
 
@@ -62,20 +67,30 @@ def _transformer(model, size: int, num_beams: int) -> tuple[Callable[[Path], obj
     return caption, parameters, sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
+MODELS = {"this project": this_project, "BLIP-base": blip_base, "ViT-GPT2": vit_gpt2}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=10)
+    parser.add_argument("--photos", type=int, default=10, help="how many (default: 10)")
+    parser.add_argument("--only", choices=MODELS)
     options = parser.parse_args()
-    load_tensorflow()
+    if options.only:
+        print(row(options.only, options.photos))
+        return
+    print("| | a photo | parameters | on disk |\n|---|---|---|---|", flush=True)
+    for name in MODELS:  # a process each: TensorFlow and PyTorch cannot always share one
+        command = [sys.executable, "-m", "benchmarks.transformers_captioners", "--only", name]
+        subprocess.run([*command, "--photos", str(options.photos)], check=True)
+
+
+def row(name: str, count: int) -> str:
+    caption, parameters, size = MODELS[name]()
     with tempfile.TemporaryDirectory() as folder:
-        photos = draw_photos(Path(folder), options.photos)
-        print("| | seconds a photo | parameters | on disk |\n|---|---|---|---|")
-        for name, load in (("this project", this_project), ("BLIP-base", blip_base), ("ViT-GPT2", vit_gpt2)):
-            caption, parameters, size = load()
-            caption(photos[0])
-            times = sorted(seconds(lambda photo=photo, caption=caption: caption(photo)) for photo in photos)
-            median = times[len(times) // 2]
-            print(f"| {name} | {median:.3g} | {parameters / 1e6:.1f} million | {size / 1e6:.0f} MB |", flush=True)
+        photos = draw_photos(Path(folder), count)
+        caption(photos[0])
+        median = statistics.median(seconds(lambda photo=photo: caption(photo)) for photo in photos)
+    return f"| {name} | {1000 * median:.0f} ms | {parameters / 1e6:.1f} million | {size / 1e6:.0f} MB |"
 
 
 if __name__ == "__main__":
