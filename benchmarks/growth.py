@@ -121,13 +121,18 @@ def draw(found: dict[Panel, dict[int, list[float]]], path: Path) -> None:
         above.plot(sizes, seconds, "o-", color="#3b6ea5", label=panel.seconds_of)
         above.plot(sizes, [seconds[-1] * size / sizes[-1] for size in sizes], ":", color="#8a8a8a", label="linear")
         above.set(xscale="log", yscale="log", title=panel.grows, ylabel="seconds")
-        above.legend()
+        above.yaxis.set_major_formatter("{x:g}")
+        above.yaxis.set_minor_formatter("")
+        above.legend(loc="lower right")
         below.plot(sizes, [value / 2**30 for value in memory], "o-", color="#d9822b", label="peak memory")
         if panel.own_bytes:
             without = [value - panel.own_bytes * size for size, value in zip(sizes, memory, strict=True)]
             below.plot(sizes, [value / 2**30 for value in without], ":", color="#d9822b", label="without the features")
-        below.set(xscale="log", ylim=(0, None), xlabel=panel.grows, ylabel="GiB")
-        below.legend()
+        below.set(xscale="log", ylim=(0, 1.4 * max(memory) / 2**30), xlabel=panel.grows, ylabel="GiB")
+        below.legend(loc="upper left")
+        for axis in (above, below):
+            axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axis.set_xticks([], minor=True)
     figure.tight_layout()
     figure.savefig(path, dpi=90, metadata={"Software": None})
 
