@@ -1,8 +1,9 @@
 """What more work costs, in time and in memory: `python -m benchmarks.growth`.
 
-Each size is measured in a process of its own, whose peak memory is the point's. It prints the numbers and draws them
-into `growth.png`. Captions, photos and features are drawn; extraction runs a small network, since its own memory and
-not the network's is asked for.
+Each size is measured in a process of its own, whose peak memory is the point's. It prints the numbers, notes each in
+`growth.json` as soon as it is known, and draws all that are there into `growth.png`, so that the panels may be measured
+one at a time. Captions, photos and features are drawn; extraction runs a small network, since its own memory and not
+the network's is asked for.
 """
 
 import argparse
@@ -96,15 +97,19 @@ def main() -> None:
         return
     panels = [panel for panel in PANELS if not options.panels or panel.function in options.panels]
     points = [(panel, size) for panel in panels for size in options.sizes or panel.sizes]
-    found: dict[Panel, dict[int, list[float]]] = {panel: {} for panel in panels}
+    notes = options.out.with_suffix(".json")
+    noted: dict[str, dict[str, list[float]]] = json.loads(notes.read_text()) if notes.is_file() else {}
     for panel, size in tqdm(points, unit="process"):
         command = [sys.executable, "-m", "benchmarks.growth", "--measure", panel.function, str(size)]
         done = subprocess.run(command, cwd=HERE.parent, check=True, stdout=subprocess.PIPE, text=True)
-        found[panel][size] = json.loads(done.stdout.splitlines()[-1])
-    for panel, curve in found.items():
-        for size, (seconds, memory) in curve.items():
-            print(f"{size:8,} {panel.grows:24} {seconds:9.4f} s {memory / 2**30:6.2f} GiB")
-    draw(found, options.out)
+        seconds, memory = noted.setdefault(panel.function, {})[str(size)] = json.loads(done.stdout.splitlines()[-1])
+        notes.write_text(json.dumps(noted, indent=2) + "\n")
+        tqdm.write(f"{size:8,} {panel.grows:24} {seconds:9.4f} s {memory / 2**30:6.2f} GiB")
+    draw({panel: sorted_by_size(noted[panel.function]) for panel in PANELS if panel.function in noted}, options.out)
+
+
+def sorted_by_size(curve: dict[str, list[float]]) -> dict[int, list[float]]:
+    return {int(size): curve[size] for size in sorted(curve, key=int)}
 
 
 def draw(found: dict[Panel, dict[int, list[float]]], path: Path) -> None:

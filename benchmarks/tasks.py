@@ -53,13 +53,13 @@ def project_epoch(images: int = 600, vocabulary: int = VOCABULARY, epochs: int =
     import keras
 
     from caption_generator.batches import CaptionBatches
-    from caption_generator.decoders import build_decoder, decoder_spec
+    from caption_generator.decoders import DecoderSpec, build_decoder
     from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
     from caption_generator.train import WordLoss
 
     tokenizer = Tokenizer([*SPECIAL_TOKENS, *draw_words(vocabulary)], LONGEST)
     batches = CaptionBatches(draw_captions(images, vocabulary), draw_features(images), tokenizer)
-    model = build_decoder(decoder_spec("merge", FEATURE_SIZE, vocabulary)).model
+    model = build_decoder(DecoderSpec("merge", FEATURE_SIZE, vocabulary)).model
     model.compile(optimizer=keras.optimizers.Adam(), loss=WordLoss(), jit_compile=False)
     ends = []
     clock = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter()))
@@ -81,12 +81,12 @@ def ancestors_greedy() -> float:
 
 
 def project_greedy(beam: int = 1, images: int = 1, vocabulary: int = VOCABULARY) -> float:
-    from caption_generator.decoders import build_decoder, decoder_spec, frozen_step
+    from caption_generator.decoders import DecoderSpec, build_decoder, frozen_step
     from caption_generator.decoding import BeamSearch
     from caption_generator.tokenizer import END, SPECIAL_TOKENS, Tokenizer
 
     tokenizer = Tokenizer([*SPECIAL_TOKENS, *draw_words(vocabulary)], WORDS)
-    decoder = build_decoder(decoder_spec("merge", FEATURE_SIZE, vocabulary))
+    decoder = build_decoder(DecoderSpec("merge", FEATURE_SIZE, vocabulary))
     kernel, bias = decoder.last.get_weights()
     bias[END] = -100.0  # no caption ends before its twelfth word
     decoder.last.set_weights([kernel, bias])

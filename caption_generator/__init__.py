@@ -10,7 +10,11 @@ The data's way through the package, which is also the order of the notebooks:
     features    2. images -> feature vectors            -> features.p
     tokenizer   3. words <-> numbers                    -> tokenizer.p
     batches     4. captions and features -> batches
-    decoders       the table of LSTM decoders
+    word_vectors   pretrained ones (GloVe) for the vocabulary
+    cells          the table of recurrent cells
+    attention      the layers that Keras lacks
+    decoders       the table of decoders
+    systems        the table of systems: which encoder, words and decoder
     checkpoint     a model and what it belongs to       -> models/*.h5
     train          teacher forcing                      -> models/*.h5
     finetune       the same on the images, into the encoder
@@ -20,8 +24,10 @@ The data's way through the package, which is also the order of the notebooks:
     evaluate       BLEU, METEOR, ROUGE-L, CIDEr, and what went wrong
     familiarity 6. is the photo like those learned from?
     captioner      photo in, caption out
+    compare     7. every system on equal terms          -> models/comparison.json
     plots          every picture that the notebooks show
     recipe         all of it in one command: how the model that ships was made
+    legacy         files of older projects, made with Keras 2 -> this project's own
 
     download       fetches the full Flickr8k
     files          errors, whole files and plain pickles; with `progress` and `quiet`, the floor that all stand on

@@ -189,3 +189,31 @@ def fingerprint(descriptions: Mapping[str, Iterable[str]]) -> str:
 def subset(descriptions: Mapping[str, list[str]], names: Iterable[str]) -> Descriptions:
     """The captions of `names` alone."""
     return {name: descriptions[name] for name in names}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What training and scoring need of the captions.
+
+    Attributes:
+        train: image name to clean captions.
+        dev: likewise.
+        references: image name to raw captions, of all images.
+    """
+
+    train: Descriptions
+    dev: Descriptions
+    references: Descriptions
+
+
+def prepare(workspace: Workspace) -> Dataset:
+    """All of step 1 at once, for commands: reads and cleans the captions, writes `descriptions.txt`, splits.
+
+    Raises:
+        CaptionError: as `read_captions` and `load_splits`.
+    """
+    references = read_captions(workspace.captions).captions
+    descriptions = clean_captions(references)
+    save_descriptions(descriptions, workspace.descriptions)
+    splits = load_splits(workspace, descriptions)
+    return Dataset(*(subset(descriptions, splits.get(split, [])) for split in ("train", "dev")), references)

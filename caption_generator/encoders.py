@@ -1,6 +1,7 @@
 """The table of CNN encoders: raw pixels in, features out, one vector an image or one for each place of a grid.
 
-Each is a network of `keras.applications` without its classifier, whose last grid is averaged or kept. Its own
+Each is a network of `keras.applications` without its classifier, whose last grid is averaged or kept, or up to a layer
+of its classifier, which gives one vector. Its own
 `preprocess_input` is part of the model that is built here, so that pixels cannot be scaled twice or not at all.
 To add an encoder, add a row.
 """
@@ -30,6 +31,7 @@ class EncoderRow:
         feature_size: length of its feature vectors.
         early_layers_end: the layer after which fine-tuning begins, for those that have been fine-tuned.
         arguments: what the builder is given besides.
+        layer: the layer of the classifier whose output is the feature vector; None leaves the classifier out.
     """
 
     name: str
@@ -39,6 +41,12 @@ class EncoderRow:
     feature_size: int
     early_layers_end: str | None = None
     arguments: tuple[tuple[str, float], ...] = ()
+    layer: str | None = None
+
+    @property
+    def network(self) -> str:
+        """What weights must be of, in words."""
+        return f"{self.builder} {'without' if self.layer is None else 'with'} its classifier"
 
 
 ENCODERS: Mapping[str, EncoderRow] = {
@@ -47,6 +55,7 @@ ENCODERS: Mapping[str, EncoderRow] = {
         EncoderRow("xception", "Xception", "xception", 299, 2048),
         EncoderRow("inceptionv3", "InceptionV3", "inception_v3", 299, 2048),
         EncoderRow("vgg16", "VGG16", "vgg16", 224, 512),
+        EncoderRow("vgg16-fc2", "VGG16", "vgg16", 224, 4096, layer="fc2"),
         EncoderRow("resnet50", "ResNet50", "resnet50", 224, 2048),
         EncoderRow("mobilenetv2", "MobileNetV2", "mobilenet_v2", 224, 1280, "block_5_add"),
         EncoderRow("mobilenet", "MobileNet", "mobilenet", 224, 768, "conv_pw_5_relu", (("alpha", 0.75),)),
@@ -65,7 +74,7 @@ class EncoderIdentity:
         preprocessing: as in the table.
         feature_size: length of the vector.
         weights: a fingerprint of the encoder's weights.
-        pooling: "avg", the mean of the last grid, or "grid", the grid itself.
+        pooling: "avg", one vector, as a rule the mean of the last grid, or "grid", the grid itself.
     """
 
     name: str
@@ -125,12 +134,13 @@ def build_encoder(name: str, weights: str | Path | None = "imagenet", pooling: s
 
     Args:
         name: a row of `ENCODERS`, or "bundled" for the encoder inside the shipped model, which needs no download.
-        weights: "imagenet" (downloaded once by Keras), a local weights file without the classifier, or None for
-            random weights.
+        weights: "imagenet" (downloaded once by Keras), a local weights file, without the classifier unless the row
+            needs it, or None for random weights.
         pooling: "avg" for one vector an image, "grid" for one at each place.
 
     Raises:
-        CaptionError: no such encoder, or its weights can neither be found nor downloaded, or do not fit.
+        CaptionError: no such encoder, or its weights can neither be found nor downloaded, or do not fit; or a grid is
+            wanted of an encoder that has none.
     """
     if name == BUNDLED:
         from caption_generator.checkpoint import (
@@ -139,6 +149,8 @@ def build_encoder(name: str, weights: str | Path | None = "imagenet", pooling: s
 
         return with_pooling(load_bundled_encoder(), pooling)
     row = encoder_row(name)
+    if row.layer and pooling == "grid":
+        raise CaptionError(f"the encoder {name} gives one vector an image and no grid: choose another encoder.")
     return _assemble(row, _backbone(row, weights), pooling)
 
 
@@ -174,31 +186,33 @@ def compile_encoder(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def pool(grid: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
-    """The grid itself, or its mean."""
-    return {"grid": keras.layers.Identity, "avg": keras.layers.GlobalAveragePooling2D}[pooling](name=pooling)(grid)
+    """The grid itself, or its mean; a vector stays what it is."""
+    averaged = pooling == "avg" and len(grid.shape) == 4
+    return (keras.layers.GlobalAveragePooling2D if averaged else keras.layers.Identity)(name=pooling)(grid)
 
 
 def _backbone(row: EncoderRow, weights: str | Path | None) -> keras.Model:
     build = getattr(keras.applications, row.builder)
     options = dict(row.arguments) | {
-        "include_top": False,
+        "include_top": row.layer is not None,
         "input_shape": (row.input_size, row.input_size, 3),
     }
-    if weights is None:
-        return build(weights=None, **options)
+    network = build(weights=None, **options) if weights is None else _load_weights(row, build, weights, options)
+    return keras.Model(network.input, network.get_layer(row.layer).output) if row.layer else network
+
+
+def _load_weights(row: EncoderRow, build: Callable, weights: str | Path, options: dict) -> keras.Model:
     if weights == "imagenet":
         try:
             return build(weights="imagenet", **options)
         except Exception as error:
             raise CaptionError(_download_advice(row, error)) from error
     if not Path(weights).is_file():
-        raise CaptionError(f"{weights} does not exist: name a weights file of {row.builder} without its classifier.")
+        raise CaptionError(f"{weights} does not exist: name a weights file of {row.network}.")
     try:
         return build(weights=str(weights), **options)
     except Exception as error:
-        raise CaptionError(
-            f"{weights} does not hold weights of {row.builder} without its classifier ({first_line(error)})."
-        ) from error
+        raise CaptionError(f"{weights} does not hold weights of {row.network} ({first_line(error)}).") from error
 
 
 def _download_advice(row: EncoderRow, error: Exception) -> str:

@@ -12,9 +12,10 @@ from keras.src.ops.node import Node
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from caption_generator.attention import ForEachCaption
 from caption_generator.captioner import Result
 from caption_generator.captions import Descriptions
-from caption_generator.decoders import ForEachCaption
+from caption_generator.compare import MEASURES, Outcome, by_kind
 from caption_generator.decoding import Caption
 from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.files import replacing
@@ -58,7 +59,8 @@ def caption_statistics(descriptions: Descriptions, top: int = 20) -> Figure:
 def neighbours(
     folder: str | Path, names: Sequence[str], vectors: np.ndarray, queries: Sequence[int], nearest: int = 4
 ) -> Figure:
-    """Some images, each with the images whose feature vectors are nearest to its own (cosine)."""
+    """Some images, each with the images whose feature vectors, or the means of their grids, are nearest (cosine)."""
+    vectors = vectors.mean(axis=tuple(range(1, vectors.ndim - 1)))  # a vector stays what it is
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     figure, axes = plt.subplots(
         len(queries), nearest + 1, figsize=(2.4 * (nearest + 1), 2 * len(queries)), squeeze=False
@@ -223,6 +225,28 @@ def gallery(
             axis.text(0, -0.03, text, transform=axis.transAxes, va="top", fontsize=9)
     figure.tight_layout(h_pad=4)
     return figure
+
+
+def comparison(outcomes: Iterable[Outcome], measures: Sequence[str] = MEASURES) -> Figure:
+    """The dev scores of every kind of system: a dot for each seed, a stroke at the mean, a colour for each encoder."""
+    groups = by_kind(outcomes)
+    encoders, kinds = (list(dict.fromkeys(part)) for part in zip(*groups, strict=True))
+    height = 1.4 + 0.42 * len(kinds)
+    figure, axes = plt.subplots(1, len(measures), figsize=(4 * len(measures), height), sharey=True, squeeze=False)
+    for axis, measure in zip(axes[0], measures, strict=True):
+        for (encoder, kind), runs in groups.items():
+            values = [run.scores.get(measure, np.nan) for run in runs]
+            place = kinds.index(kind) + 0.24 * (encoders.index(encoder) - (len(encoders) - 1) / 2)
+            colour = (BLUE, ORANGE, GREY)[encoders.index(encoder) % 3]
+            axis.plot(values, [place] * len(values), "o", color=colour, markersize=5, alpha=0.6)
+            label = encoder if kind == kinds[0] else None
+            axis.plot([np.mean(values)], [place], "|", color=colour, markersize=14, markeredgewidth=2, label=label)
+        axis.set_title(measure)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(kinds)), kinds)
+    axes[0, 0].invert_yaxis()
+    axes[0, -1].legend(loc="lower left", fontsize=9)
+    return _tidy(figure)
 
 
 def word_probabilities(photo: str | Path, caption: Caption) -> Figure:

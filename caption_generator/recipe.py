@@ -20,8 +20,7 @@ from caption_generator.quiet import load_tensorflow
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
-ENCODER = "mobilenetv2"
-MIN_COUNT = 4
+SYSTEM = "mobilenetv2-attention"
 STAGES: Mapping[str, Mapping[str, float]] = {
     "settled": {"epochs": 3, "learning_rate": 1e-3, "freeze_encoder": True},
     "finetuned": {"epochs": 8, "learning_rate": 4e-4},
@@ -38,25 +37,23 @@ def run(workspace: Workspace) -> None:
     import keras
 
     from caption_generator.checkpoint import Checkpoint, average_checkpoints, load_checkpoint, save_checkpoint
-    from caption_generator.decoders import build_decoder, decoder_spec
     from caption_generator.encoders import build_encoder
     from caption_generator.finetune import train_captioner
     from caption_generator.self_critical import train_self_critical
-    from caption_generator.train import check_captions
+    from caption_generator.systems import SYSTEMS
+    from caption_generator.train import build_system, check_captions
 
     print(announce(workspace), file=sys.stderr)
-    references = captions.read_captions(workspace.captions).captions
-    descriptions = captions.clean_captions(references)
-    captions.save_descriptions(descriptions, workspace.descriptions)
-    splits = captions.load_splits(workspace, descriptions)
-    train, dev = (captions.subset(descriptions, splits.get(split, [])) for split in ("train", "dev"))
+    data = captions.prepare(workspace)
+    train, dev = data.train, data.dev
     check_captions(train, dev)
-    tokenizer = Tokenizer.fit((caption for group in train.values() for caption in group), MIN_COUNT)
+    system = SYSTEMS[SYSTEM]
+    tokenizer = Tokenizer.fit((caption for group in train.values() for caption in group), system.min_count)
     tokenizer.save(workspace.tokenizer)
 
     keras.utils.set_random_seed(0)
-    encoder = build_encoder(ENCODER, pooling="grid")
-    decoder = build_decoder(decoder_spec("attention", encoder.row.feature_size, len(tokenizer)))
+    encoder = build_encoder(system.encoder, pooling=system.pooling)
+    decoder = build_system(system, encoder.row.feature_size, tokenizer)
     about = {"dataset": workspace.dataset, "images": len(train), "fingerprint": captions.fingerprint(train)}
     model = Checkpoint(decoder, tokenizer, encoder.identity, encoder, about)
     for stage, settings in STAGES.items():
@@ -77,7 +74,7 @@ def run(workspace: Workspace) -> None:
     )
     save_checkpoint(finished, workspace.models / "bundled.h5", half=True)
     record_log(workspace)
-    record_scores(workspace, references, list(dev))
+    record_scores(workspace, data.references, list(dev))
 
 
 def is_finished(last: Path, model, settings: Mapping[str, float]) -> bool:

@@ -14,11 +14,14 @@ from keras import ops
 from caption_generator.batches import CaptionBatches
 from caption_generator.captions import Descriptions, fingerprint
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
-from caption_generator.decoders import build_decoder, decoder_row, decoder_spec
+from caption_generator.decoders import Decoder, build_decoder, decoder_row
+from caption_generator.encoders import BUNDLED
 from caption_generator.features import Features
 from caption_generator.files import CaptionError, digest
 from caption_generator.progress import progress
+from caption_generator.systems import System
 from caption_generator.tokenizer import Tokenizer
+from caption_generator.word_vectors import WordVectors
 
 History = list[dict[str, float]]
 
@@ -29,12 +32,14 @@ def train_decoder(
     features: Features,
     tokenizer: Tokenizer,
     folder: str | Path,
-    decoder: str = "merge",
+    system: System,
+    vectors: WordVectors | None = None,
     epochs: int = 10,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     seed: int = 0,
     dataset: str = "",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
     """Train a decoder on frozen features; interrupted, the same call goes on after the last finished epoch.
 
@@ -46,24 +51,24 @@ def train_decoder(
         features: of all these images.
         tokenizer: fitted on `train`.
         folder: the workspace's `models/`.
-        decoder: a row of `DECODERS`.
+        system: what to train; its encoder is the one that made the features.
+        vectors: of the tokenizer's words, for a system whose words begin with them.
         batch_size: captions in a batch.
         learning_rate: of Adam.
         dataset: the dataset's name, noted in the checkpoint.
+        callbacks: as those of `fit`.
 
     Returns:
         For every epoch its number, mean training loss and mean dev loss, in nats a word.
 
     Raises:
-        CaptionError: there are no training captions, or an image has no features.
+        CaptionError: there are no training captions, an image has no features, or the features or the word vectors are
+            not those of the system.
     """
     check_captions(train, dev)
-    if features.encoder is None:
-        raise CaptionError("features.p does not say which encoder made it: extract the features again with notebook 2.")
+    check_features(system, features)
     keras.utils.set_random_seed(seed)
-    check_pooling(decoder, features.encoder.pooling)
-    spec = decoder_spec(decoder, features.encoder.feature_size, len(tokenizer))
-    network = build_decoder(spec)
+    network = build_system(system, features.encoder.feature_size, tokenizer, vectors)
     network.model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=WordLoss(), jit_compile=False)
     checkpoint = Checkpoint(
         network,
@@ -71,6 +76,8 @@ def train_decoder(
         features.encoder,
         training={
             "dataset": dataset,
+            "system": system.name,
+            "word_vectors": vectors and vectors.source,
             "images": len(train),
             "captions": sum(map(len, train.values())),
             "fingerprint": fingerprint(train),
@@ -86,7 +93,29 @@ def train_decoder(
         checkpoint,
         Path(folder),
         epochs,
+        callbacks=callbacks,
     )
+
+
+def build_system(
+    system: System, feature_size: int, tokenizer: Tokenizer, vectors: WordVectors | None = None
+) -> Decoder:
+    """The untrained decoder of a system, its words' embedding filled with `vectors` where it begins with such.
+
+    Raises:
+        CaptionError: there are no vectors and the system needs them, or the reverse.
+    """
+    if system.pretrained and vectors is None:
+        raise CaptionError(f"{system.name} begins with pretrained word vectors: load them with `load_word_vectors`.")
+    if vectors is not None and not system.pretrained:
+        raise CaptionError(f"{system.name} learns its words from the captions: give it no word vectors.")
+    if vectors is None:
+        return build_decoder(system.decoder_spec(feature_size, len(tokenizer)))
+    # As long as the file has them, whatever the row says.
+    system = replace(system, embedding_size=vectors.matrix.shape[1])
+    decoder = build_decoder(system.decoder_spec(feature_size, len(tokenizer)))
+    decoder.model.get_layer("embedding").embeddings.assign(vectors.matrix)
+    return decoder
 
 
 def check_captions(train: Descriptions, dev: Descriptions) -> None:
@@ -100,6 +129,22 @@ def check_captions(train: Descriptions, dev: Descriptions) -> None:
             "there are no training or no dev captions: check the split files in Flickr8k_text/, or, without these, add "
             "photos until there are 8."
         )
+
+
+def check_features(system: System, features: Features) -> None:
+    """Refuse features of another encoder than the system's.
+
+    Raises:
+        CaptionError: they are, or do not say what made them.
+    """
+    if features.encoder is None:
+        raise CaptionError("features.p does not say which encoder made it: extract the features again with notebook 2.")
+    if system.encoder not in (features.encoder.name, BUNDLED):
+        raise CaptionError(
+            f"{system.name} reads features of the encoder {system.encoder}, and features.p comes from "
+            f"{features.encoder}: extract them again with notebook 2."
+        )
+    check_pooling(system.decoder, features.encoder.pooling)
 
 
 def check_pooling(decoder: str, pooling: str) -> None:

@@ -74,6 +74,20 @@ class Workspace:
     def diagram(self) -> Path:
         return self.outputs / "model.png"
 
+    def word_vectors(self, size: int) -> Path:
+        """Pretrained word vectors, beside the captions: `glove*.{size}d.txt`, else another `glove*.txt`, else a zip.
+
+        Raises:
+            CaptionError: there are none.
+        """
+        for pattern in (f"glove*.{size}d.txt", "glove*.txt", "glove*.zip"):
+            if found := sorted(self.texts.glob(pattern)):
+                return found[0]
+        raise CaptionError(
+            f"{self.texts} holds no word vectors: put glove.6B.zip (822 MB) there, from "
+            "https://nlp.stanford.edu/projects/glove/, or choose a system that learns its words."
+        )
+
     @property
     def is_sample(self) -> bool:
         return self.inputs == SAMPLE

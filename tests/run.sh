@@ -16,7 +16,7 @@ tar --exclude=./.git --exclude=./.venv --exclude=__pycache__ --exclude='./Flickr
     --exclude=./sample/tokenizer.p -cf - . | tar -xf - -C "$copy"
 [ -e ../shared ] && ln -s "$(realpath ../shared)" "$scratch/shared" # real data, for the tests that use it
 cd "$copy"
-unset CAPTION_WORKSPACE CAPTION_OUTPUTS
+unset CAPTION_WORKSPACE CAPTION_OUTPUTS CAPTION_SYSTEM
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

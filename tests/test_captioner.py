@@ -34,7 +34,7 @@ def model(request, tmp_path_factory) -> Path:
         for layer in encoder.backbone.layers:  # as they are drawn, the signal dies away from layer to layer
             if isinstance(layer, keras.layers.DepthwiseConv2D):
                 layer.set_weights([random.normal(0, 0.6, layer.kernel.shape)])
-        decoder = build_decoder(DecoderSpec(request.param, 256, len(WORDS), units=8))
+        decoder = build_decoder(DecoderSpec(request.param, 256, len(WORDS), units=8, embedding_size=8))
         decoder.model.set_weights([random.normal(0, 0.5, w.shape) for w in decoder.model.get_weights()])
         for layer in decoder.model.layers:
             if layer.name in ("image_dense", "keys", "values", "first_h", "first_c"):

@@ -26,7 +26,7 @@ def with_bias(decoder: Decoder, **biases: float) -> Decoder:
     """Make special tokens likely or unlikely."""
     numbers = {"pad": PAD, "start": START, "end": END, "unk": UNKNOWN}
     model = decoder.model
-    if decoder.spec.name == "merge":
+    if decoder.spec.name != "attention":
         bias = model.get_layer("next_word").bias
         values = of_words = bias.numpy()
     else:  # the first of the hidden units is made 1, whatever is read: its column of the embedding is a bias
@@ -45,7 +45,9 @@ def with_bias(decoder: Decoder, **biases: float) -> Decoder:
 @pytest.fixture(params=DECODERS)
 def decoder(request) -> Decoder:
     keras.utils.set_random_seed(0)
-    return opinionated(build_decoder(DecoderSpec(request.param, feature_size=6, vocabulary_size=20, units=8)))
+    return opinionated(
+        build_decoder(DecoderSpec(request.param, feature_size=6, vocabulary_size=20, units=8, embedding_size=8))
+    )
 
 
 @pytest.fixture
@@ -176,7 +178,7 @@ def test_a_beam_of_one_is_the_greedy_choice_word_by_word(decoder, tokenizer, ima
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_beam_as_wide_as_all_captions_finds_the_best_of_all(name):
     tokenizer = Tokenizer([*SPECIAL_TOKENS, "dog", "cat"], max_length=2)
-    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=4)))
+    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=4, embedding_size=4)))
     search = BeamSearch(decoder, tokenizer, beam=7)
     images = images_for(decoder)
     for image, captions in zip(images, search(images), strict=True):
@@ -256,7 +258,7 @@ def test_a_wider_beam_finds_captions_that_the_model_likes_at_least_as_much_on_av
 @pytest.mark.parametrize("name", DECODERS)
 def test_dropout_plays_no_part(name, tokenizer):
     keras.utils.set_random_seed(0)
-    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=8, dropout=0.9)))
+    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=8, dropout=0.9, embedding_size=8)))
     search = BeamSearch(decoder, tokenizer, 2)
     assert search(images_for(decoder)) == search(images_for(decoder))
 

@@ -35,6 +35,7 @@ EXPECTED = {
     "xception": (299, 2048, to_one),
     "inceptionv3": (299, 2048, to_one),
     "vgg16": (224, 512, caffe),
+    "vgg16-fc2": (224, 4096, caffe),
     "resnet50": (224, 2048, caffe),
     "mobilenetv2": (224, 1280, to_one),
     "mobilenet": (224, 768, to_one),
@@ -68,8 +69,9 @@ def test_features_are_those_of_the_backbone_on_pixels_preprocessed_once(encoder)
     pixels[1] //= 3
     features = np.asarray(encoder.model(pixels))
     assert (features.shape, features.dtype) == ((2, feature_size), np.float32)
-    grid = encoder.backbone(preprocess(pixels.astype(np.float32)), training=False)
-    expected = np.asarray(grid).mean(axis=(1, 2))
+    found = np.asarray(encoder.backbone(preprocess(pixels.astype(np.float32)), training=False))
+    assert found.ndim == (2 if encoder.row.layer else 4)
+    expected = found if encoder.row.layer else found.mean(axis=(1, 2))
     scale = np.abs(expected).max(axis=1, keepdims=True)  # random weights make very small features
     assert (scale > 0).all()
     np.testing.assert_allclose(features / scale, expected / scale, atol=1e-3)
@@ -115,6 +117,25 @@ def test_the_bundled_encoder_comes_with_any_pooling(tiny_encoder, monkeypatch, p
     assert encoder.identity == replace(tiny_encoder.identity, pooling=pooling)
 
 
+def test_fc2_is_the_last_layer_but_one_of_vgg16():
+    """The layer that reads it in VGG16 answers from it with the probabilities of the whole network."""
+    keras.utils.set_random_seed(0)
+    whole = keras.applications.VGG16(weights=None)
+    encoder = build_encoder("vgg16-fc2", weights=None)
+    encoder.backbone.set_weights(whole.get_weights()[:-2])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    features = encoder.model.predict_on_batch(pixels)
+    probabilities = whole.get_layer("predictions")(features)
+    expected = whole.predict_on_batch(caffe(pixels.astype(np.float32)))
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
+    assert np.abs(expected[0] - expected[1]).max() > 1e-6
+
+
+def test_an_encoder_of_one_vector_has_no_grid():
+    with pytest.raises(CaptionError, match="vgg16-fc2 gives one vector an image and no grid"):
+        build_encoder("vgg16-fc2", weights=None, pooling="grid")
+
+
 def test_fine_tuning_begins_at_a_layer_that_exists(encoder):
     if encoder.row.early_layers_end:
         assert encoder.row.early_layers_end in {layer.name for layer in encoder.backbone.layers}
@@ -139,9 +160,23 @@ def test_a_local_weights_file_is_loaded(tmp_path, file, save):
     assert build_encoder("mobilenet", weights=tmp_path / file).identity == made.identity
 
 
-def test_a_missing_weights_file_is_one_sentence(tmp_path):
-    with pytest.raises(CaptionError, match=r"own\.h5 does not exist.*weights file of VGG16"):
-        build_encoder("vgg16", weights=tmp_path / "own.h5")
+def test_every_encoder_takes_its_weights_from_a_local_file(encoder, tmp_path):
+    row, file = encoder.row, tmp_path / "own.weights.h5"
+    if row.layer:  # whose file is of the whole network
+        whole = keras.applications.VGG16(weights=None)
+        whole.set_weights([*encoder.backbone.get_weights(), *whole.get_weights()[-2:]])
+        whole.save_weights(file)
+    else:
+        encoder.backbone.save_weights(file)
+    assert build_encoder(row.name, weights=file).identity == encoder.identity
+    assert build_encoder(row.name, weights=None).identity != encoder.identity
+    file.unlink()  # half a gigabyte, some of them
+
+
+@pytest.mark.parametrize(("name", "network"), [("vgg16", "without"), ("vgg16-fc2", "with")])
+def test_a_missing_weights_file_is_one_sentence(tmp_path, name, network):
+    with pytest.raises(CaptionError, match=rf"own\.h5 does not exist.*weights file of VGG16 {network} its classifier"):
+        build_encoder(name, weights=tmp_path / "own.h5")
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras says it before it raises
@@ -179,6 +214,7 @@ def assert_refused(path: Path) -> None:
         ("mobilenet", "mobilenet_7_5_224_tf_no_top.h5"),
         ("mobilenetv2", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
         ("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        ("vgg16-fc2", "vgg16_weights_tf_dim_ordering_tf_kernels.h5"),
     ],
 )
 def test_without_network_the_sentence_names_the_file_its_place_and_the_way_out(keras_home, no_network, name, file):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from caption_generator import recipe
 from caption_generator.captioner import Captioner
 from caption_generator.checkpoint import load_checkpoint
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+from caption_generator.systems import SYSTEMS
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
 
@@ -22,8 +24,8 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
         "caption_generator.encoders.build_encoder",
         lambda name, weights=None, pooling="avg": build_encoder(name, None, pooling),
     )
-    monkeypatch.setattr(recipe, "ENCODER", "tiny")
-    monkeypatch.setattr(recipe, "MIN_COUNT", 2)
+    system = replace(SYSTEMS[recipe.SYSTEM], encoder="tiny", min_count=2)
+    monkeypatch.setitem(SYSTEMS, recipe.SYSTEM, system)
     monkeypatch.setattr(recipe, "STAGES", {name: dict(stage) | SMALL for name, stage in recipe.STAGES.items()})
     workspace = Workspace(workspace.inputs, tmp_path / "outputs")
     recipe.run(workspace)

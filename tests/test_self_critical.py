@@ -44,7 +44,7 @@ def late_layers(pooling: str) -> keras.Model:
 
 def decoder_of(name: str, spread: float = 0.5) -> Decoder:
     keras.utils.set_random_seed(0)
-    decoder = build_decoder(DecoderSpec(name, 6, len(WORDS), units=8))
+    decoder = build_decoder(DecoderSpec(name, 6, len(WORDS), units=8, embedding_size=8))
     random = np.random.default_rng(0)
     decoder.model.set_weights([random.normal(0, spread, w.shape) for w in decoder.model.get_weights()])
     return decoder

@@ -15,17 +15,21 @@ from caption_generator.decoders import DecoderSpec, build_decoder
 from caption_generator.encoders import EncoderIdentity
 from caption_generator.features import Features
 from caption_generator.files import CaptionError
+from caption_generator.systems import System
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from caption_generator.train import (
     DrawOrder,
     SaveCheckpoints,
     WordLoss,
     _run_name,
+    build_system,
     fit,
     read_history,
     train_decoder,
 )
+from caption_generator.word_vectors import WordVectors
 
+MERGE = System("merged", "mobilenet", "merge", units=8, embedding_size=7, hidden=9)
 IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
 # Each image has a word of its own, so that there is something to learn from its features.
 TRAIN = {f"{n}.jpg": [f"w{n:02} w10", f"w10 w11 w{n:02} w12", f"w{n:02}"] for n in range(8)}
@@ -50,7 +54,7 @@ class LogScores(keras.callbacks.Callback):
 def run(folder: Path, tokenizer, epochs: int = 3, learning_rate: float = 0.01, **options):
     """`train_decoder` with a decoder of 8 units: its network and its history."""
     keras.utils.set_random_seed(5)
-    decoder = build_decoder(DecoderSpec("merge", 6, len(tokenizer), units=8))
+    decoder = build_decoder(DecoderSpec("merge", 6, len(tokenizer), units=8, embedding_size=8))
     decoder.model.compile(keras.optimizers.Adam(learning_rate), WordLoss(), jit_compile=False)
     checkpoint = Checkpoint(decoder, tokenizer, IDENTITY, training={"learning_rate": learning_rate})
     batches = CaptionBatches(TRAIN, FEATURES.matrix(list(TRAIN)), tokenizer, batch_size=5, seed=1)
@@ -258,13 +262,17 @@ def test_a_sure_answer_loses_with_smoothing_and_does_not_without():
 
 
 def test_train_decoder_writes_checkpoints_that_know_what_they_were_trained_on(words, tmp_path):
-    (row,) = train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, epochs=1, batch_size=8, seed=3, dataset="drawn")
+    (row,) = train_decoder(
+        TRAIN, DEV, FEATURES, words, tmp_path, MERGE, epochs=1, batch_size=8, seed=3, dataset="drawn"
+    )
     checkpoint = load_checkpoint(tmp_path / "model_best.h5")
-    assert checkpoint.decoder.spec == DecoderSpec("merge", 6, 20)
+    assert checkpoint.decoder.spec == DecoderSpec("merge", 6, 20, units=8, embedding_size=7, hidden=9)
     assert checkpoint.encoder_identity == IDENTITY
     assert checkpoint.tokenizer.words == words.words
     assert checkpoint.training == {
         "dataset": "drawn",
+        "system": "mobilenet-merged",
+        "word_vectors": None,
         "images": 8,
         "captions": 24,
         "fingerprint": fingerprint(TRAIN),
@@ -289,19 +297,53 @@ def grids(pooling: str = "grid") -> Features:
     [("merge", grids(), "avg", "grid"), ("attention", FEATURES, "grid", "avg")],
 )
 def test_a_decoder_that_reads_other_features_is_refused(decoder, features, read, given, words, tmp_path):
+    system = replace(MERGE, decoder=decoder)
     with pytest.raises(CaptionError, match=f"{decoder} reads features with pooling '{read}', and these have '{given}'"):
-        train_decoder(TRAIN, DEV, features, words, tmp_path, decoder, epochs=1)
+        train_decoder(TRAIN, DEV, features, words, tmp_path, system, epochs=1)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_decoder_that_nobody_knows_is_refused(words, tmp_path):
     with pytest.raises(CaptionError, match="transformer"):
-        train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, "transformer", epochs=1)
+        train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, decoder="transformer"), epochs=1)
+
+
+def test_features_of_another_encoder_than_the_systems_are_refused(words, tmp_path):
+    with pytest.raises(CaptionError, match=r"xception-merged reads features of the encoder xception.*notebook 2"):
+        train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, encoder="xception"), epochs=1)
+    train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, encoder="bundled"), epochs=1)
 
 
 def test_train_decoder_trains_on_stored_grids_too(words, tmp_path):
-    (row,) = train_decoder(TRAIN, DEV, grids(), words, tmp_path, "attention", epochs=1, batch_size=8)
+    system = replace(MERGE, decoder="attention")
+    (row,) = train_decoder(TRAIN, DEV, grids(), words, tmp_path, system, epochs=1, batch_size=8)
     assert np.isfinite(row["val_loss"])
+
+
+def word_vectors(words: Tokenizer) -> WordVectors:
+    matrix = np.random.default_rng(0).normal(size=(len(words), 5)).astype(np.float32)
+    return WordVectors(matrix, tuple(words.words[4:]), (), "glove.drawn.5d.txt")
+
+
+@pytest.mark.parametrize("kind", ["frozen", "finetuned"])
+def test_pretrained_word_vectors_are_where_the_words_begin_and_if_frozen_end(kind, words, tmp_path):
+    system, vectors = replace(MERGE, words=kind), word_vectors(words)
+    before = build_system(system, 6, words, vectors).model.get_layer("embedding").embeddings.numpy()
+    np.testing.assert_array_equal(before, vectors.matrix)
+    train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, system, vectors, epochs=1, batch_size=8)
+    trained = load_checkpoint(tmp_path / "model_best.h5")
+    assert trained.training["word_vectors"] == "glove.drawn.5d.txt"
+    assert trained.decoder.spec.embedding_size == 5
+    after = trained.decoder.model.get_layer("embedding").embeddings.numpy()
+    assert (np.abs(after - vectors.matrix).max() == 0) == (kind == "frozen")
+
+
+def test_word_vectors_that_are_missing_or_in_vain_are_refused(words, tmp_path):
+    with pytest.raises(CaptionError, match="mobilenet-merged begins with pretrained word vectors"):
+        train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, words="frozen"), epochs=1)
+    with pytest.raises(CaptionError, match="mobilenet-merged learns its words"):
+        train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, MERGE, word_vectors(words), epochs=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -316,7 +358,7 @@ def test_train_decoder_trains_on_stored_grids_too(words, tmp_path):
 )
 def test_what_cannot_be_trained_on_is_said(train, dev, features, message, words, tmp_path):
     with pytest.raises(CaptionError, match=message):
-        train_decoder(train, dev, features, words, tmp_path, epochs=1)
+        train_decoder(train, dev, features, words, tmp_path, MERGE, epochs=1)
     assert not list(tmp_path.iterdir())
 
 

@@ -136,3 +136,23 @@ def test_image_names_are_sorted_and_leave_out_what_is_no_picture(workspace):
 def test_a_missing_image_folder_is_one_sentence(tmp_path):
     with pytest.raises(CaptionError, match=r"Flickr8k_Dataset does not exist.*notebook 1"):
         Workspace(tmp_path, tmp_path).image_names()
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (["glove.6B.zip"], "glove.6B.zip"),
+        (["glove.6B.50d.txt", "glove.6B.zip"], "glove.6B.50d.txt"),
+        (["glove.6B.50d.txt", "glove.6B.200d.txt", "glove.6B.zip"], "glove.6B.200d.txt"),
+        (["glove.6B.300d.txt", "glove.6B.100d.txt"], "glove.6B.100d.txt"),
+    ],
+)
+def test_word_vectors_of_the_wanted_size_are_taken_then_any_text_then_an_archive(workspace, files, chosen):
+    for name in files:
+        (workspace.texts / name).touch()
+    assert workspace.word_vectors(200) == workspace.texts / chosen
+
+
+def test_missing_word_vectors_are_named_with_their_source(workspace):
+    with pytest.raises(CaptionError, match=r"holds no word vectors: put glove\.6B\.zip .*nlp\.stanford\.edu"):
+        workspace.word_vectors(200)

@@ -1,0 +1,245 @@
+"""Every system on equal terms: `python -m caption_generator.compare`.
+
+For each encoder, each kind of system and each seed the decoder is trained, on features that are made once, until the
+dev loss falls no more. Its best epoch captions the dev images with beam 3, and these are scored. A finished run is a
+file of its own below `models/compare/`, so that an interrupted comparison goes on where it was, and several commands
+can share the work. What all of them found is collected in `models/comparison.json` and printed as a table of dev
+scores, mean and standard deviation over the seeds. `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where the dataset is
+and where results go.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from caption_generator.captions import Dataset, fingerprint, prepare
+from caption_generator.checkpoint import load_checkpoint
+from caption_generator.decoding import BeamSearch
+from caption_generator.encoders import ENCODERS, build_encoder
+from caption_generator.evaluate import caption_images, score
+from caption_generator.features import Features, extract_features
+from caption_generator.files import CaptionError, digest, replacing
+from caption_generator.systems import SYSTEMS, System
+from caption_generator.tokenizer import Tokenizer
+from caption_generator.train import train_decoder
+from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
+
+EPOCHS = 20  # at most: training ends with the first epoch whose dev loss is not the least yet
+BATCH_SIZE = 128
+BEAM = 3
+SEEDS = (0, 1, 2)
+MEASURES = ("BLEU-4", "METEOR", "CIDEr")
+# Each kind once: in a comparison all of them are given the same encoders.
+KINDS: Mapping[str, System] = {system.kind: system for system in SYSTEMS.values()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run.
+
+    Attributes:
+        kind: of the system.
+        encoder: the encoder that made the features.
+        seed: of the run.
+        parameters: of the decoder.
+        seconds: the median epoch took, of those that this machine ran itself.
+        best_epoch: the one with the least dev loss, from 1.
+        val_loss: that, in nats a word.
+        scores: of the dev captions, by measure, in per cent.
+        word_vectors: the coverage of the pretrained ones, in words; empty without.
+        settings: a fingerprint of all that it was told.
+        captions: dev image to caption.
+    """
+
+    kind: str
+    encoder: str
+    seed: int
+    parameters: int
+    seconds: float
+    best_epoch: int
+    val_loss: float
+    scores: dict[str, float]
+    word_vectors: str = ""
+    settings: str = ""
+    captions: dict[str, str] = field(default_factory=dict)
+
+
+class EpochTimer(keras.callbacks.Callback):
+    """How long each epoch took, in seconds, with its dev loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.seconds.append(time.perf_counter() - self.began)
+
+
+def run_system(
+    system: System,
+    features: Features,
+    data: Dataset,
+    workspace: Workspace,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    batch_size: int = BATCH_SIZE,
+) -> Outcome:
+    """Train one system, caption the dev images and score them; or read the outcome, if the same was run before.
+
+    Args:
+        system: what to run; the encoder of the features takes the place of its own.
+        features: of all images, in the pooling that the system reads.
+        data: the captions.
+        workspace: where its checkpoints go and its word vectors come from.
+
+    Raises:
+        CaptionError: as `train_decoder` and `load_word_vectors`.
+    """
+    encoder = features.encoder
+    system = replace(system, encoder=encoder.name)
+    tokenizer = Tokenizer.fit((caption for group in data.train.values() for caption in group), system.min_count)
+    vectors = system.load_vectors(workspace, tokenizer)
+    settings = digest(
+        f"{system} {encoder} {vectors} {tokenizer.fingerprint} {fingerprint(data.train)} {seed} {epochs} {batch_size}"
+    )
+    folder = workspace.models / "compare" / encoder.name / system.kind / str(seed)
+    done = folder / "outcome.json"
+    if done.is_file() and (outcome := read_outcome(done)).settings == settings:
+        return outcome
+    timer = EpochTimer()
+    train_decoder(
+        data.train,
+        data.dev,
+        features,
+        tokenizer,
+        folder,
+        system,
+        vectors,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        dataset=workspace.dataset,
+        callbacks=[timer, keras.callbacks.EarlyStopping(monitor="val_loss")],
+    )
+    best = load_checkpoint(folder / "model_best.h5")
+    names = list(data.dev)
+    found = caption_images(BeamSearch(best.decoder, tokenizer, BEAM), features, names)
+    captions = {name: caption.text for name, caption in zip(names, found, strict=True)}
+    outcome = Outcome(
+        system.kind,
+        encoder.name,
+        seed,
+        best.decoder.model.count_params(),
+        float(np.median(timer.seconds)) if timer.seconds else float("nan"),
+        best.training["epoch"],
+        best.training["val_loss"],
+        {measure: round(value, 2) for measure, value in score(captions, data.references).corpus.items()},
+        str(vectors or ""),
+        settings,
+        captions,
+    )
+    with replacing(done) as temporary:
+        temporary.write_text(json.dumps(asdict(outcome)))
+    return outcome
+
+
+def extract_all(encoder: str, pooling: str, workspace: Workspace, names: Sequence[str]) -> Features:
+    """Features of one encoder for a comparison, which leaves the workspace's `features.p` alone."""
+    built = build_encoder(encoder, pooling=pooling)
+    path = workspace.models / "compare" / f"features_{encoder}_{pooling}.p"
+    return extract_features(built, workspace.images, names, path)
+
+
+def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]) -> list[Outcome]:
+    """All runs of all these, those with the same features after one another, with what earlier commands ran."""
+    data = prepare(workspace)
+    for encoder in encoders:
+        for pooling in dict.fromkeys(KINDS[kind].pooling for kind in kinds):
+            features = extract_all(encoder, pooling, workspace, [*data.train, *data.dev])
+            for seed in seeds:
+                for system in (KINDS[kind] for kind in kinds if KINDS[kind].pooling == pooling):
+                    print(f"{encoder}, {system.kind}, seed {seed}", file=sys.stderr)
+                    run_system(system, features, data, workspace, seed, EPOCHS, BATCH_SIZE)
+    return [read_outcome(path) for path in sorted((workspace.models / "compare").glob("*/*/*/outcome.json"))]
+
+
+def read_outcome(path: Path) -> Outcome:
+    return Outcome(**json.loads(path.read_text()))
+
+
+def save_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
+    """Write all of them, without their captions."""
+    rows = [json.dumps(asdict(replace(outcome, captions={}))) for outcome in outcomes]
+    with replacing(path) as temporary:
+        temporary.write_text("[\n" + ",\n".join(f"  {row}" for row in rows) + "\n]\n")
+
+
+def load_outcomes(path: Path = ROOT / "models" / "comparison.json") -> list[Outcome]:
+    """What `save_outcomes` wrote: by itself, the comparison on Flickr8k that comes with the repository."""
+    return [Outcome(**row) for row in json.loads(Path(path).read_text())]
+
+
+def by_kind(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
+    """The runs of each (encoder, kind), in the order of the table of systems."""
+    order = list(KINDS)
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in sorted(outcomes, key=lambda run: (run.encoder, order.index(run.kind), run.seed)):
+        groups.setdefault((outcome.encoder, outcome.kind), []).append(outcome)
+    return groups
+
+
+def table(outcomes: Iterable[Outcome]) -> str:
+    """In Markdown: parameters and dev scores of each kind with each encoder, mean ± standard deviation over seeds."""
+    lines = [
+        f"| encoder | kind | parameters | best epoch | dev loss | {' | '.join(MEASURES)} |",
+        f"|---|---|---|---|---|{'---|' * len(MEASURES)}",
+    ]
+    for (encoder, kind), runs in by_kind(outcomes).items():
+        cells = [
+            encoder,
+            kind,
+            f"{runs[0].parameters / 1e6:.1f} M",
+            ", ".join(str(run.best_epoch) for run in runs),
+            mean_and_spread([run.val_loss for run in runs], 2),
+            *(mean_and_spread([run.scores.get(measure, np.nan) for run in runs], 1) for measure in MEASURES),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def mean_and_spread(values: Sequence[float], digits: int) -> str:
+    """`22.1 ± 0.3`: the mean, and the standard deviation of a sample where there is more than one value."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoders", nargs="+", default=["mobilenetv2", "mobilenet"], choices=ENCODERS)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    options = parser.parse_args()
+    workspace = find_workspace()
+    print(announce(workspace), file=sys.stderr)
+    try:
+        outcomes = run(workspace, options.encoders, options.kinds, options.seeds)
+        save_outcomes(outcomes, workspace.models / "comparison.json")
+    except CaptionError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 2
+    print(table(outcomes))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

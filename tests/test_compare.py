@@ -1,0 +1,122 @@
+"""Tests of caption_generator.compare, in small."""
+
+import json
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from caption_generator import compare
+from caption_generator.captions import prepare
+from caption_generator.checkpoint import load_checkpoint
+from caption_generator.compare import KINDS, Outcome
+from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+from caption_generator.systems import SYSTEMS
+from caption_generator.workspace import Workspace
+
+SMALL = {"units": 8, "embedding_size": 8, "hidden": 8, "min_count": 1}
+
+
+@pytest.fixture
+def small(workspace: Workspace, tmp_path, monkeypatch) -> Workspace:
+    """A workspace, and every system small, with word vectors and an encoder that needs no download."""
+    row = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, arguments=(("alpha", 0.25),))
+    monkeypatch.setitem(ENCODERS, "tiny", row)
+
+    def build(name, weights=None, pooling="avg"):
+        keras.utils.set_random_seed(0)
+        return build_encoder(name, None, pooling)
+
+    monkeypatch.setattr(compare, "build_encoder", build)
+    monkeypatch.setattr(compare, "KINDS", {kind: replace(system, **SMALL) for kind, system in KINDS.items()})
+    (workspace.texts / "glove.small.8d.txt").write_text("a 1 2 3 4 5 6 7 8\ndog 8 7 6 5 4 3 2 1\n")
+    return Workspace(workspace.inputs, tmp_path / "outputs")
+
+
+def outcome(kind: str, encoder: str, seed: int, **changes) -> Outcome:
+    scores = {"BLEU-4": 20.0 + seed, "METEOR": 18.0 + seed / 10, "CIDEr": 50.0 + 2 * seed}
+    return replace(Outcome(kind, encoder, seed, 4_567_890, 12.5, 7 + seed, 3.25, scores, captions={"a": "b"}), **changes)
+
+
+def test_every_run_is_trained_scored_and_not_trained_again(small, monkeypatch):
+    """Three kinds: one of each pooling, and one with word vectors. That every system trains is tested in its own file."""
+    trained = []
+    real = compare.train_decoder
+    monkeypatch.setattr(compare, "train_decoder", lambda *args, **kw: trained.append(args[5].kind) or real(*args, **kw))
+    monkeypatch.setattr(compare, "EPOCHS", 1)
+    wanted = [("gru", 0), ("gru", 1), ("glove-merge", 0), ("attention", 0)]
+    compare.run(small, ["tiny"], ["gru"], [0, 1])
+    outcomes = compare.run(small, ["tiny"], ["glove-merge", "gru", "attention"], [0])
+    assert sorted(trained) == sorted(kind for kind, _ in wanted)
+    assert sorted((run.kind, run.seed) for run in outcomes) == sorted(wanted)
+    dev = prepare(small).dev
+    for run in outcomes:
+        checkpoint = load_checkpoint(small.models / "compare" / "tiny" / run.kind / str(run.seed) / "model_best.h5")
+        assert run.parameters == checkpoint.decoder.model.count_params()
+        assert run.val_loss == checkpoint.training["val_loss"] > 0
+        assert run.best_epoch == checkpoint.training["epoch"]
+        assert checkpoint.training["seed"] == run.seed
+        assert run.captions.keys() == dev.keys()
+        assert 0 <= run.scores["BLEU-4"] <= 100
+        assert run.seconds > 0
+        assert bool(run.word_vectors) == KINDS[run.kind].pretrained
+    assert len({run.val_loss for run in outcomes}) == len(outcomes)  # seeds and kinds differ
+
+
+def test_what_was_run_with_other_settings_is_run_again(small):
+    features = compare.extract_all("tiny", "avg", small, small.image_names())
+    data, gru = prepare(small), compare.KINDS["gru"]
+    first = compare.run_system(gru, features, data, small, epochs=1)
+    assert compare.run_system(gru, features, data, small, epochs=1) == first
+    for change in ({"epochs": 2}, {"epochs": 1, "batch_size": 3}):
+        other = compare.run_system(gru, features, data, small, **change)
+        assert other.settings != first.settings and other.val_loss != first.val_loss
+    wider = compare.run_system(replace(gru, units=9), features, data, small, epochs=1)
+    assert wider.parameters > first.parameters
+
+
+def test_the_command_prints_the_table_and_keeps_it(small, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "EPOCHS", 1)
+    monkeypatch.setattr(compare, "find_workspace", lambda: small)
+    monkeypatch.setattr("sys.argv", ["compare", "--encoders", "tiny", "--kinds", "merge", "gru", "--seeds", "0"])
+    assert compare.main() == 0
+    printed = capsys.readouterr().out
+    found = compare.load_outcomes(small.models / "comparison.json")
+    assert compare.table(found) in printed
+    assert [run.kind for run in found] == ["gru", "merge"]
+    assert all(run.captions == {} for run in found)
+    lines = compare.table(found).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["merge", "gru"]  # as the systems stand
+
+
+def test_without_word_vectors_the_command_says_what_to_do(small, monkeypatch, capsys):
+    next(small.texts.glob("glove*")).unlink()
+    monkeypatch.setattr(compare, "find_workspace", lambda: small)
+    monkeypatch.setattr("sys.argv", ["compare", "--encoders", "tiny", "--kinds", "glove-merge", "--seeds", "0"])
+    assert compare.main() == 2
+    assert "holds no word vectors: put glove.6B.zip" in capsys.readouterr().err
+
+
+def test_the_table_gives_mean_and_spread_over_seeds_for_each_encoder_and_kind():
+    runs = [outcome("gru", "mobilenet", seed) for seed in (0, 1, 2)]
+    runs += [outcome("merge", "mobilenetv2", 0), outcome("merge", "mobilenet", 1, scores={"BLEU-4": 21.0})]
+    lines = compare.table(reversed(runs)).splitlines()
+    assert lines[0] == "| encoder | kind | parameters | best epoch | dev loss | BLEU-4 | METEOR | CIDEr |"
+    assert lines[2] == "| mobilenet | merge | 4.6 M | 8 | 3.25 | 21.0 | nan | nan |"  # no Java, no METEOR
+    assert lines[3] == "| mobilenet | gru | 4.6 M | 7, 8, 9 | 3.25 ± 0.00 | 21.0 ± 1.0 | 18.1 ± 0.1 | 52.0 ± 2.0 |"
+    assert lines[4] == "| mobilenetv2 | merge | 4.6 M | 7 | 3.25 | 20.0 | 18.0 | 50.0 |"
+    assert len(lines) == 5
+
+
+def test_every_kind_is_of_a_system_that_is_called_so():
+    assert {system.kind for system in SYSTEMS.values()} == set(KINDS)
+    assert all(system.kind == kind for kind, system in KINDS.items())
+
+
+def test_outcomes_are_kept_without_their_captions(tmp_path):
+    runs = [outcome("merge", "mobilenet", seed) for seed in (0, 1)]
+    compare.save_outcomes(runs, tmp_path / "comparison.json")
+    assert compare.load_outcomes(tmp_path / "comparison.json") == [replace(run, captions={}) for run in runs]
+    assert json.loads((tmp_path / "comparison.json").read_text())[0]["kind"] == "merge"
+    assert np.isfinite(compare.load_outcomes(tmp_path / "comparison.json")[0].seconds)
