@@ -6,11 +6,13 @@ of few captions runs faster; see `decoders.frozen_step`. To add a cell, write th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+import keras
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
-from caption_generator.files import CaptionError
+from caption_generator.files import look_up
 
 State = list[tf.Tensor]
 
@@ -26,17 +28,17 @@ class CellRow:
             there is one, the recurrent bias to the next state.
     """
 
-    layer: type[layers.RNN]
+    layer: Callable[..., layers.RNN]
     states: tuple[str, ...]
     step: Callable[..., State]
 
 
-def lstm_step(word: tf.Tensor, state: State, kernel: tf.Tensor) -> State:
+def lstm_step(word: tf.Tensor, state: State, kernel: tf.Tensor, gate: Callable = tf.sigmoid) -> State:
     """Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with its later forget gate."""
     h, c = state
     gate_in, forget, new, gate_out = tf.split(word + tf.matmul(h, kernel), 4, axis=1)
-    c = tf.sigmoid(forget) * c + tf.sigmoid(gate_in) * tf.tanh(new)
-    return [tf.sigmoid(gate_out) * tf.tanh(c), c]
+    c = gate(forget) * c + gate(gate_in) * tf.tanh(new)
+    return [gate(gate_out) * tf.tanh(c), c]
 
 
 def gru_step(word: tf.Tensor, state: State, kernel: tf.Tensor, bias: tf.Tensor) -> State:
@@ -49,8 +51,20 @@ def gru_step(word: tf.Tensor, state: State, kernel: tf.Tensor, bias: tf.Tensor) 
     return [keep * h + (1 - keep) * new]
 
 
+@keras.saving.register_keras_serializable("caption_generator")
+def old_hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
+    """The gate of an LSTM before Keras 2.3; what Keras 3 calls so is less steep."""
+    return ops.clip(0.2 * x + 0.5, 0, 1)
+
+
 CELLS: Mapping[str, CellRow] = {
     "lstm": CellRow(layers.LSTM, ("h", "c"), lstm_step),
+    # For models of those years, which cannot do with another gate; nobody needs to train one.
+    "lstm-hard": CellRow(
+        partial(layers.LSTM, recurrent_activation=old_hard_sigmoid),
+        ("h", "c"),
+        partial(lstm_step, gate=old_hard_sigmoid),
+    ),
     "gru": CellRow(layers.GRU, ("h",), gru_step),
 }
 
@@ -61,6 +75,4 @@ def cell_row(name: str) -> CellRow:
     Raises:
         CaptionError: there is none of that name.
     """
-    if name not in CELLS:
-        raise CaptionError(f"there is no cell {name!r}: choose one of {', '.join(CELLS)}.")
-    return CELLS[name]
+    return look_up("cell", name, CELLS)

@@ -132,7 +132,8 @@ def _read_about(path: str | Path) -> dict:
             return json.loads(file["about"][()])
     except KeyError:
         raise CaptionError(
-            f"{path} does not say which encoder and vocabulary it belongs to: it was not made by this project."
+            f"{path} does not say which encoder and vocabulary it belongs to: it was not made by this project; a merge "
+            "model of Keras 2 is taken over by python -m caption_generator.legacy."
         ) from None
     except (OSError, ValueError, TypeError) as error:
         raise CaptionError(f"{path} is not a checkpoint in HDF5 ({error}): get or train the model again.") from error

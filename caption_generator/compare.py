@@ -1,11 +1,11 @@
 """Every system on equal terms: `python -m caption_generator.compare`.
 
-For each encoder, each kind of system and each seed the decoder is trained, on features that are made once, until the
-dev loss falls no more. Its best epoch captions the dev images with beam 3, and these are scored. A finished run is a
-file of its own below `models/compare/`, so that an interrupted comparison goes on where it was, and several commands
-can share the work. What all of them found is collected in `models/comparison.json` and printed as a table of dev
-scores, mean and standard deviation over the seeds. `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where the dataset is
-and where results go.
+For each encoder, each kind of system and each seed the decoder is trained, on features that are made once, until an
+epoch has a dev loss worse than before. Its best epoch captions the dev images with beam 3, and these are scored. A
+finished run is a file of its own below `models/compare/`, so that an interrupted comparison goes on where it was, and
+several commands can share the work, given other encoders, kinds or seeds. What all of them found is collected in
+`models/compare/comparison.json` and printed as a table of dev scores, mean and standard deviation over the seeds.
+`CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where the dataset is and where results go.
 """
 
 import argparse
@@ -13,25 +13,26 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from caption_generator.captions import Dataset, fingerprint, prepare
+from caption_generator.captions import Dataset, fingerprint, prepare, subset
 from caption_generator.checkpoint import load_checkpoint
 from caption_generator.decoding import BeamSearch
-from caption_generator.encoders import ENCODERS, build_encoder
-from caption_generator.evaluate import caption_images, score
+from caption_generator.encoders import BUNDLED, ENCODERS, build_encoder, check_grid
+from caption_generator.evaluate import caption_images, has_java, score
 from caption_generator.features import Features, extract_features
 from caption_generator.files import CaptionError, digest, replacing
 from caption_generator.systems import SYSTEMS, System
-from caption_generator.tokenizer import Tokenizer
-from caption_generator.train import train_decoder
+from caption_generator.tokenizer import fit_tokenizer
+from caption_generator.train import check_captions, train_decoder
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
-EPOCHS = 20  # at most: training ends with the first epoch whose dev loss is not the least yet
+EPOCHS = 20  # at most
 BATCH_SIZE = 128
 BEAM = 3
 SEEDS = (0, 1, 2)
@@ -49,7 +50,7 @@ class Outcome:
         encoder: the encoder that made the features.
         seed: of the run.
         parameters: of the decoder.
-        seconds: the median epoch took, of those that this machine ran itself.
+        seconds: the median epoch took, of those that were run in one go.
         best_epoch: the one with the least dev loss, from 1.
         val_loss: that, in nats a word.
         scores: of the dev captions, by measure, in per cent.
@@ -62,7 +63,7 @@ class Outcome:
     encoder: str
     seed: int
     parameters: int
-    seconds: float
+    seconds: float | None
     best_epoch: int
     val_loss: float
     scores: dict[str, float]
@@ -72,7 +73,7 @@ class Outcome:
 
 
 class EpochTimer(keras.callbacks.Callback):
-    """How long each epoch took, in seconds, with its dev loss."""
+    """How long each epoch took, in seconds."""
 
     def __init__(self):
         super().__init__()
@@ -83,6 +84,10 @@ class EpochTimer(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self.seconds.append(time.perf_counter() - self.began)
+
+    def median(self) -> float | None:
+        """None after a run whose epochs were all finished before."""
+        return float(np.median(self.seconds)) if self.seconds else None
 
 
 def run_system(
@@ -107,30 +112,33 @@ def run_system(
     """
     encoder = features.encoder
     system = replace(system, encoder=encoder.name)
-    tokenizer = Tokenizer.fit((caption for group in data.train.values() for caption in group), system.min_count)
+    tokenizer = fit_tokenizer(data.train, system.min_count)
     vectors = system.load_vectors(workspace, tokenizer)
-    settings = digest(
-        f"{system} {encoder} {vectors} {tokenizer.fingerprint} {fingerprint(data.train)} {seed} {epochs} {batch_size}"
-    )
-    folder = workspace.models / "compare" / encoder.name / system.kind / str(seed)
-    done = folder / "outcome.json"
-    if done.is_file() and (outcome := read_outcome(done)).settings == settings:
+    told = [asdict(system), encoder.to_dict(), vectors and vectors.fingerprint, seed, epochs, batch_size, BEAM]
+    texts = [fingerprint(part) for part in (data.train, data.dev, subset(data.references, data.dev))]
+    settings = digest(json.dumps([told, texts, has_java()]))
+    folder = workspace.models / "compare" / f"{encoder.name}-{encoder.weights}" / system.kind / str(seed)
+    trained, done = folder / "trained.json", folder / "outcome.json"
+    if (outcome := read_outcome(done)) and outcome.settings == settings:
         return outcome
-    timer = EpochTimer()
-    train_decoder(
-        data.train,
-        data.dev,
-        features,
-        tokenizer,
-        folder,
-        system,
-        vectors,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        dataset=workspace.dataset,
-        callbacks=[timer, keras.callbacks.EarlyStopping(monitor="val_loss")],
-    )
+    if not (trained.is_file() and json.loads(trained.read_text())["settings"] == settings):
+        timer = EpochTimer()
+        train_decoder(
+            data.train,
+            data.dev,
+            features,
+            tokenizer,
+            folder,
+            system,
+            vectors,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            dataset=workspace.dataset,
+            callbacks=[timer],
+            until_worse=True,
+        )
+        write_json(trained, {"settings": settings, "seconds": timer.median()})
     best = load_checkpoint(folder / "model_best.h5")
     names = list(data.dev)
     found = caption_images(BeamSearch(best.decoder, tokenizer, BEAM), features, names)
@@ -140,7 +148,7 @@ def run_system(
         encoder.name,
         seed,
         best.decoder.model.count_params(),
-        float(np.median(timer.seconds)) if timer.seconds else float("nan"),
+        json.loads(trained.read_text())["seconds"],
         best.training["epoch"],
         best.training["val_loss"],
         {measure: round(value, 2) for measure, value in score(captions, data.references).corpus.items()},
@@ -148,21 +156,42 @@ def run_system(
         settings,
         captions,
     )
-    with replacing(done) as temporary:
-        temporary.write_text(json.dumps(asdict(outcome)))
+    write_json(done, asdict(outcome))
     return outcome
 
 
+def write_json(path: Path, value: object) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value))
+
+
 def extract_all(encoder: str, pooling: str, workspace: Workspace, names: Sequence[str]) -> Features:
-    """Features of one encoder for a comparison, which leaves the workspace's `features.p` alone."""
+    """Features of one encoder for a comparison, which leaves the workspace's `features.p` alone.
+
+    Raises:
+        CaptionError: as `extract_features`, or a photo cannot be read: a comparison is of all of them or of none.
+    """
     built = build_encoder(encoder, pooling=pooling)
     path = workspace.models / "compare" / f"features_{encoder}_{pooling}.p"
-    return extract_features(built, workspace.images, names, path)
+    features = extract_features(built, workspace.images, names, path)
+    if features.errors:
+        raise CaptionError(features.errors[0])
+    return features
 
 
 def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]) -> list[Outcome]:
-    """All runs of all these, those with the same features after one another, with what earlier commands ran."""
+    """All runs of all these, those with the same features after one another, with what earlier commands ran.
+
+    Raises:
+        CaptionError: as `run_system`; what is missing altogether is said before anything is trained.
+    """
     data = prepare(workspace)
+    check_captions(data.train, data.dev)
+    for system in (KINDS[kind] for kind in kinds if KINDS[kind].pretrained):
+        workspace.word_vectors(system.embedding_size)
+    if any(KINDS[kind].pooling == "grid" for kind in kinds):
+        for encoder in encoders:
+            check_grid(encoder)
     for encoder in encoders:
         for pooling in dict.fromkeys(KINDS[kind].pooling for kind in kinds):
             features = extract_all(encoder, pooling, workspace, [*data.train, *data.dev])
@@ -170,11 +199,16 @@ def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], see
                 for system in (KINDS[kind] for kind in kinds if KINDS[kind].pooling == pooling):
                     print(f"{encoder}, {system.kind}, seed {seed}", file=sys.stderr)
                     run_system(system, features, data, workspace, seed, EPOCHS, BATCH_SIZE)
-    return [read_outcome(path) for path in sorted((workspace.models / "compare").glob("*/*/*/outcome.json"))]
+    found = map(read_outcome, sorted((workspace.models / "compare").glob("*/*/*/outcome.json")))
+    return [outcome for outcome in found if outcome]
 
 
-def read_outcome(path: Path) -> Outcome:
-    return Outcome(**json.loads(path.read_text()))
+def read_outcome(path: Path) -> Outcome | None:
+    """What a run left, unless it has not ended, or was of a kind that there no longer is."""
+    with suppress(OSError, ValueError, TypeError):
+        outcome = Outcome(**json.loads(path.read_text()))
+        return outcome if outcome.kind in KINDS else None
+    return None
 
 
 def save_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
@@ -201,8 +235,8 @@ def by_kind(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]
 def table(outcomes: Iterable[Outcome]) -> str:
     """In Markdown: parameters and dev scores of each kind with each encoder, mean ± standard deviation over seeds."""
     lines = [
-        f"| encoder | kind | parameters | best epoch | dev loss | {' | '.join(MEASURES)} |",
-        f"|---|---|---|---|---|{'---|' * len(MEASURES)}",
+        f"| encoder | kind | parameters | best epochs | {' | '.join(MEASURES)} |",
+        f"|---|---|---|---|{'---|' * len(MEASURES)}",
     ]
     for (encoder, kind), runs in by_kind(outcomes).items():
         cells = [
@@ -210,30 +244,29 @@ def table(outcomes: Iterable[Outcome]) -> str:
             kind,
             f"{runs[0].parameters / 1e6:.1f} M",
             ", ".join(str(run.best_epoch) for run in runs),
-            mean_and_spread([run.val_loss for run in runs], 2),
-            *(mean_and_spread([run.scores.get(measure, np.nan) for run in runs], 1) for measure in MEASURES),
+            *(mean_and_spread([run.scores.get(measure, np.nan) for run in runs]) for measure in MEASURES),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def mean_and_spread(values: Sequence[float], digits: int) -> str:
+def mean_and_spread(values: Sequence[float]) -> str:
     """`22.1 ± 0.3`: the mean, and the standard deviation of a sample where there is more than one value."""
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoders", nargs="+", default=["mobilenetv2", "mobilenet"], choices=ENCODERS)
+    parser.add_argument("--encoders", nargs="+", default=["mobilenetv2", "mobilenet"], choices=[*ENCODERS, BUNDLED])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     options = parser.parse_args()
-    workspace = find_workspace()
-    print(announce(workspace), file=sys.stderr)
     try:
+        workspace = find_workspace()
+        print(announce(workspace), file=sys.stderr)
         outcomes = run(workspace, options.encoders, options.kinds, options.seeds)
-        save_outcomes(outcomes, workspace.models / "comparison.json")
+        save_outcomes(outcomes, workspace.models / "compare" / "comparison.json")
     except CaptionError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2

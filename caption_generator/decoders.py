@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from caption_generator.attention import ByHead, ForEachCaption, GridAttention, WordsAsLastLayer
 from caption_generator.cells import State, cell_row
-from caption_generator.files import CaptionError
+from caption_generator.files import look_up
 
 HEADS = 4  # of attention
 
@@ -294,6 +294,4 @@ def decoder_row(name: str) -> DecoderRow:
     Raises:
         CaptionError: there is none of that name.
     """
-    if name not in DECODERS:
-        raise CaptionError(f"there is no decoder {name!r}: choose one of {', '.join(DECODERS)}.")
-    return DECODERS[name]
+    return look_up("decoder", name, DECODERS)

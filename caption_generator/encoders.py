@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from caption_generator.files import CaptionError, digest, first_line
+from caption_generator.files import CaptionError, digest, first_line, look_up
 from caption_generator.folding import fold
 
 
@@ -124,9 +124,7 @@ def encoder_row(name: str) -> EncoderRow:
     Raises:
         CaptionError: there is none of that name.
     """
-    if name not in ENCODERS:
-        raise CaptionError(f"there is no encoder {name!r}: choose one of {', '.join(ENCODERS)} or {BUNDLED}.")
-    return ENCODERS[name]
+    return look_up("encoder", name, ENCODERS)
 
 
 def build_encoder(name: str, weights: str | Path | None = "imagenet", pooling: str = "avg") -> Encoder:
@@ -149,9 +147,19 @@ def build_encoder(name: str, weights: str | Path | None = "imagenet", pooling: s
 
         return with_pooling(load_bundled_encoder(), pooling)
     row = encoder_row(name)
-    if row.layer and pooling == "grid":
-        raise CaptionError(f"the encoder {name} gives one vector an image and no grid: choose another encoder.")
+    if pooling == "grid":
+        check_grid(name)
     return _assemble(row, _backbone(row, weights), pooling)
+
+
+def check_grid(name: str) -> None:
+    """Refuse an encoder without a grid.
+
+    Raises:
+        CaptionError: it gives one vector an image, or there is none of that name.
+    """
+    if name != BUNDLED and encoder_row(name).layer:
+        raise CaptionError(f"the encoder {name} gives one vector an image and no grid: choose another encoder.")
 
 
 def with_pooling(encoder: Encoder, pooling: str) -> Encoder:

@@ -4,12 +4,14 @@ import hashlib
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+Row = TypeVar("Row")
 
 
 class CaptionError(Exception):
@@ -18,6 +20,17 @@ class CaptionError(Exception):
     def _render_traceback_(self) -> list[str]:
         # Jupyter asks an exception for this first: in a notebook, too, the reader gets the sentence alone.
         return [f"{type(self).__name__}: {self}"]
+
+
+def look_up(kind: str, name: str, table: Mapping[str, Row]) -> Row:
+    """The row of that name.
+
+    Raises:
+        CaptionError: there is none; it names those that there are.
+    """
+    if name not in table:
+        raise CaptionError(f"there is no {kind} {name!r}: choose one of {', '.join(table)}.")
+    return table[name]
 
 
 def first_line(error: Exception) -> str:
@@ -76,7 +89,7 @@ def _old_bytes(text: str = "", _: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class PlainUnpickler(pickle.Unpickler):
     """Builds dicts, lists, strings, numbers and NumPy arrays, and refuses everything else."""
 
     allowed = _numpy_globals()
@@ -107,10 +120,13 @@ def load_pickles(path: str | Path) -> Iterator[Any]:
     try:
         with open(path, "rb") as file:
             while file.peek(1):
-                yield _PlainUnpickler(file).load()
+                yield PlainUnpickler(file).load()
     except FileNotFoundError:
         raise CaptionError(f"{path} does not exist: run the notebook that writes it first.") from None
     except OSError as error:
         raise CaptionError(f"cannot read {path}: {error.strerror}.") from error
     except Exception as error:  # a torn or foreign pickle can raise nearly anything
-        raise CaptionError(f"{path} is not a pickle of plain data ({error}): remove it and make it again.") from error
+        raise CaptionError(
+            f"{path} is not a pickle of plain data ({error}): remove it and make it again, or take an older project's "
+            "over with python -m caption_generator.legacy."
+        ) from error

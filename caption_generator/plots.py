@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from caption_generator.attention import ForEachCaption
 from caption_generator.captioner import Result
 from caption_generator.captions import Descriptions
-from caption_generator.compare import MEASURES, Outcome, by_kind
+from caption_generator.compare import KINDS, MEASURES, Outcome, by_kind
 from caption_generator.decoding import Caption
 from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.files import replacing
@@ -230,7 +230,8 @@ def gallery(
 def comparison(outcomes: Iterable[Outcome], measures: Sequence[str] = MEASURES) -> Figure:
     """The dev scores of every kind of system: a dot for each seed, a stroke at the mean, a colour for each encoder."""
     groups = by_kind(outcomes)
-    encoders, kinds = (list(dict.fromkeys(part)) for part in zip(*groups, strict=True))
+    encoders, found = (list(dict.fromkeys(part)) for part in zip(*groups, strict=True))
+    kinds = [kind for kind in KINDS if kind in found]
     height = 1.4 + 0.42 * len(kinds)
     figure, axes = plt.subplots(1, len(measures), figsize=(4 * len(measures), height), sharey=True, squeeze=False)
     for axis, measure in zip(axes[0], measures, strict=True):
@@ -239,13 +240,13 @@ def comparison(outcomes: Iterable[Outcome], measures: Sequence[str] = MEASURES) 
             place = kinds.index(kind) + 0.24 * (encoders.index(encoder) - (len(encoders) - 1) / 2)
             colour = (BLUE, ORANGE, GREY)[encoders.index(encoder) % 3]
             axis.plot(values, [place] * len(values), "o", color=colour, markersize=5, alpha=0.6)
-            label = encoder if kind == kinds[0] else None
-            axis.plot([np.mean(values)], [place], "|", color=colour, markersize=14, markeredgewidth=2, label=label)
+            axis.plot([np.mean(values)], [place], "|", color=colour, markersize=14, markeredgewidth=2, label=encoder)
         axis.set_title(measure)
         axis.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(kinds)), kinds)
     axes[0, 0].invert_yaxis()
-    axes[0, -1].legend(loc="lower left", fontsize=9)
+    strokes = {line.get_label(): line for line in axes[0, -1].lines if line.get_marker() == "|"}
+    axes[0, -1].legend(strokes.values(), strokes, fontsize=9)
     return _tidy(figure)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from caption_generator import captions
 from caption_generator.files import CaptionError, replacing
 from caption_generator.quiet import load_tensorflow
-from caption_generator.tokenizer import Tokenizer
+from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
 SYSTEM = "mobilenetv2-attention"
@@ -48,7 +48,7 @@ def run(workspace: Workspace) -> None:
     train, dev = data.train, data.dev
     check_captions(train, dev)
     system = SYSTEMS[SYSTEM]
-    tokenizer = Tokenizer.fit((caption for group in train.values() for caption in group), system.min_count)
+    tokenizer = fit_tokenizer(train, system.min_count)
     tokenizer.save(workspace.tokenizer)
 
     keras.utils.set_random_seed(0)

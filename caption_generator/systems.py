@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from caption_generator.decoders import DecoderSpec, decoder_row
 from caption_generator.encoders import BUNDLED
-from caption_generator.files import CaptionError
+from caption_generator.files import look_up
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.word_vectors import WordVectors, load_word_vectors
 from caption_generator.workspace import Workspace
@@ -109,9 +109,7 @@ def system_row(name: str) -> System:
     Raises:
         CaptionError: there is none of that name.
     """
-    if name not in SYSTEMS:
-        raise CaptionError(f"there is no system {name!r}: choose one of {', '.join(SYSTEMS)}.")
-    return SYSTEMS[name]
+    return look_up("system", name, SYSTEMS)
 
 
 def chosen_system(workspace: Workspace) -> System:

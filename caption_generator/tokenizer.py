@@ -1,7 +1,7 @@
 """Step 3: words to numbers and back. `tokenizer.p` is the list of words, as plain data."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,3 +84,8 @@ class Tokenizer:
             if tuple(loaded["words"][:4]) == SPECIAL_TOKENS:
                 return cls(**loaded)
         raise CaptionError(f"{path} does not hold this project's vocabulary: make it again with notebook 3.")
+
+
+def fit_tokenizer(train: Mapping[str, Iterable[str]], min_count: int = 4) -> Tokenizer:
+    """As `Tokenizer.fit`, of the captions of all images: image name to clean captions."""
+    return Tokenizer.fit((caption for group in train.values() for caption in group), min_count)

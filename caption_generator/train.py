@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from caption_generator.features import Features
 from caption_generator.files import CaptionError, digest
 from caption_generator.progress import progress
 from caption_generator.systems import System
-from caption_generator.tokenizer import Tokenizer
+from caption_generator.tokenizer import Tokenizer, fit_tokenizer
 from caption_generator.word_vectors import WordVectors
 
 History = list[dict[str, float]]
@@ -40,6 +41,7 @@ def train_decoder(
     seed: int = 0,
     dataset: str = "",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    until_worse: bool = False,
 ) -> History:
     """Train a decoder on frozen features; interrupted, the same call goes on after the last finished epoch.
 
@@ -57,6 +59,7 @@ def train_decoder(
         learning_rate: of Adam.
         dataset: the dataset's name, noted in the checkpoint.
         callbacks: as those of `fit`.
+        until_worse: likewise.
 
     Returns:
         For every epoch its number, mean training loss and mean dev loss, in nats a word.
@@ -77,7 +80,7 @@ def train_decoder(
         training={
             "dataset": dataset,
             "system": system.name,
-            "word_vectors": vectors and vectors.source,
+            "word_vectors": vectors and f"{vectors.source} {vectors.fingerprint}",
             "images": len(train),
             "captions": sum(map(len, train.values())),
             "fingerprint": fingerprint(train),
@@ -94,6 +97,7 @@ def train_decoder(
         Path(folder),
         epochs,
         callbacks=callbacks,
+        until_worse=until_worse,
     )
 
 
@@ -103,7 +107,7 @@ def build_system(
     """The untrained decoder of a system, its words' embedding filled with `vectors` where it begins with such.
 
     Raises:
-        CaptionError: there are no vectors and the system needs them, or the reverse.
+        CaptionError: there are no vectors and the system needs them, or the reverse, or they are of other words.
     """
     if system.pretrained and vectors is None:
         raise CaptionError(f"{system.name} begins with pretrained word vectors: load them with `load_word_vectors`.")
@@ -111,11 +115,29 @@ def build_system(
         raise CaptionError(f"{system.name} learns its words from the captions: give it no word vectors.")
     if vectors is None:
         return build_decoder(system.decoder_spec(feature_size, len(tokenizer)))
+    if len(vectors.matrix) != len(tokenizer):
+        raise CaptionError(
+            f"the word vectors are of {len(vectors.matrix)} words, and the vocabulary has {len(tokenizer)}: load them "
+            "again for this vocabulary."
+        )
     # As long as the file has them, whatever the row says.
     system = replace(system, embedding_size=vectors.matrix.shape[1])
     decoder = build_decoder(system.decoder_spec(feature_size, len(tokenizer)))
     decoder.model.get_layer("embedding").embeddings.assign(vectors.matrix)
     return decoder
+
+
+def check_tokenizer(system: System, train: Descriptions, tokenizer: Tokenizer) -> None:
+    """Refuse the vocabulary of another system, or of other captions.
+
+    Raises:
+        CaptionError: it is not that of the training captions with the words that the system keeps.
+    """
+    if fit_tokenizer(train, system.min_count).fingerprint != tokenizer.fingerprint:
+        raise CaptionError(
+            f"tokenizer.p does not hold the words that these captions have {system.min_count} times or more, which "
+            f"{system.name} reads: make it again with notebook 3."
+        )
 
 
 def check_captions(train: Descriptions, dev: Descriptions) -> None:
@@ -138,7 +160,10 @@ def check_features(system: System, features: Features) -> None:
         CaptionError: they are, or do not say what made them.
     """
     if features.encoder is None:
-        raise CaptionError("features.p does not say which encoder made it: extract the features again with notebook 2.")
+        raise CaptionError(
+            "features.p does not say which encoder made it: extract the features again with notebook 2, or take those "
+            "of an older project over with python -m caption_generator.legacy."
+        )
     if system.encoder not in (features.encoder.name, BUNDLED):
         raise CaptionError(
             f"{system.name} reads features of the encoder {system.encoder}, and features.p comes from "
@@ -189,6 +214,7 @@ def fit(
     epochs: int,
     best_by: str = "val_loss",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    until_worse: bool = False,
 ) -> History:
     """`model.fit` with checkpoints, resumption, a log and a bar.
 
@@ -200,11 +226,14 @@ def fit(
         folder: where to save it.
         best_by: the logged number that chooses `model_best.h5`: the least of a loss, else the most.
         callbacks: come first, and may add to what is logged.
+        until_worse: stop after the first epoch that is worse than an earlier one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "history.csv"
     backup = folder / "resume" / _run_name(checkpoint)
     resuming = (backup / "training_metadata.json").is_file()
+    if not resuming:  # from here on the folder is this run's, and no other finds its own history in it
+        shutil.rmtree(folder / "resume", ignore_errors=True)
     model.fit(
         train.dataset(),
         validation_data=None if dev is None else dev.dataset(),
@@ -214,7 +243,7 @@ def fit(
         callbacks=[
             *callbacks,
             DrawOrder(train),
-            SaveCheckpoints(checkpoint, folder, best_by, read_history(log) if resuming else []),
+            SaveCheckpoints(checkpoint, folder, best_by, read_history(log) if resuming else [], until_worse),
             keras.callbacks.CSVLogger(log, append=resuming),
             keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
             ShowProgress(),
@@ -287,9 +316,9 @@ class ShowProgress(keras.callbacks.Callback):
 class SaveCheckpoints(keras.callbacks.Callback):
     """Write `model_{epoch}.h5` after every epoch, and `model_best.h5` whenever an epoch is the best yet."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, best_by: str, before: History):
+    def __init__(self, checkpoint: Checkpoint, folder: Path, best_by: str, before: History, until_worse: bool = False):
         super().__init__()
-        self.checkpoint, self.folder, self.best_by = checkpoint, folder, best_by
+        self.checkpoint, self.folder, self.best_by, self.until_worse = checkpoint, folder, best_by, until_worse
         self.best = max(map(self._merit, before), default=float("-inf"))
 
     def _merit(self, logs: Mapping[str, float]) -> float:
@@ -303,3 +332,5 @@ class SaveCheckpoints(keras.callbacks.Callback):
         if self._merit(losses) > self.best:
             self.best = self._merit(losses)
             save_checkpoint(checkpoint, self.folder / "model_best.h5")
+        elif self.until_worse and self._merit(losses) < self.best:  # an epoch that is repeated equals itself
+            self.model.stop_training = True

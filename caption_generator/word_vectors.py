@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from caption_generator.files import CaptionError
+from caption_generator.files import CaptionError, digest
 from caption_generator.tokenizer import PAD, SPECIAL_TOKENS, Tokenizer
 
 GLOVE = "https://nlp.stanford.edu/projects/glove/"
@@ -37,6 +37,11 @@ class WordVectors:
     found: tuple[str, ...]
     missing: tuple[str, ...]
     source: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that tell one set of vectors from another."""
+        return digest(self.matrix.tobytes())
 
     @property
     def coverage(self) -> float:

@@ -75,12 +75,12 @@ class Workspace:
         return self.outputs / "model.png"
 
     def word_vectors(self, size: int) -> Path:
-        """Pretrained word vectors, beside the captions: `glove*.{size}d.txt`, else another `glove*.txt`, else a zip.
+        """Pretrained word vectors, beside the captions: `glove*.{size}d.txt`, else a zip, else another `glove*.txt`.
 
         Raises:
             CaptionError: there are none.
         """
-        for pattern in (f"glove*.{size}d.txt", "glove*.txt", "glove*.zip"):
+        for pattern in (f"glove*.{size}d.txt", "glove*.zip", "glove*.txt"):
             if found := sorted(self.texts.glob(pattern)):
                 return found[0]
         raise CaptionError(

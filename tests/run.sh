@@ -11,7 +11,7 @@ copy=$scratch/checkout
 mkdir "$copy"
 tar --exclude=./.git --exclude=./.venv --exclude=__pycache__ --exclude='./Flickr8k_Dataset/*.jpg' \
     --exclude=./models/grids --exclude=./models/settled --exclude=./models/finetuned --exclude=./models/restarted \
-    --exclude=./models/self_critical \
+    --exclude=./models/self_critical --exclude=./models/compare \
     --exclude=./sample/models --exclude=./sample/descriptions.txt --exclude=./sample/features.p \
     --exclude=./sample/tokenizer.p -cf - . | tar -xf - -C "$copy"
 [ -e ../shared ] && ln -s "$(realpath ../shared)" "$scratch/shared" # real data, for the tests that use it

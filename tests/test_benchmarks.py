@@ -66,6 +66,12 @@ def test_growth_measures_time_and_memory_at_each_size(tmp_path):
     assert [row[0] for row in rows] == ["3", "6"]
     assert all(0 < float(seconds) < 600 and 0.1 < float(memory) < 20 for _, seconds, memory in rows)
     assert picture.stat().st_size > 10_000
+    noted = json.loads(picture.with_suffix(".json").read_text())
+    assert noted.keys() == {"extraction"} and noted["extraction"].keys() == {"3", "6"}
+    # Another panel is added, and what was noted stays.
+    run("benchmarks.growth", "--panels", "beam", "--sizes", "2", "--out", str(picture))
+    both = json.loads(picture.with_suffix(".json").read_text())
+    assert both["extraction"] == noted["extraction"] and both["beam"].keys() == {"2"}
 
 
 def test_drawn_captions_are_as_many_and_as_long_as_flickr8ks():

@@ -1,19 +1,18 @@
 """Tests of caption_generator.compare, in small."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import keras
-import numpy as np
 import pytest
 
-from caption_generator import compare
+from caption_generator import compare, evaluate
 from caption_generator.captions import prepare
 from caption_generator.checkpoint import load_checkpoint
 from caption_generator.compare import KINDS, Outcome
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
-from caption_generator.systems import SYSTEMS
-from caption_generator.workspace import Workspace
+from caption_generator.files import CaptionError
+from caption_generator.workspace import ROOT, Workspace
 
 SMALL = {"units": 8, "embedding_size": 8, "hidden": 8, "min_count": 1}
 
@@ -29,6 +28,7 @@ def small(workspace: Workspace, tmp_path, monkeypatch) -> Workspace:
         return build_encoder(name, None, pooling)
 
     monkeypatch.setattr(compare, "build_encoder", build)
+    monkeypatch.setattr(evaluate, "has_java", lambda: False)  # which takes seconds to start
     monkeypatch.setattr(compare, "KINDS", {kind: replace(system, **SMALL) for kind, system in KINDS.items()})
     (workspace.texts / "glove.small.8d.txt").write_text("a 1 2 3 4 5 6 7 8\ndog 8 7 6 5 4 3 2 1\n")
     return Workspace(workspace.inputs, tmp_path / "outputs")
@@ -36,11 +36,13 @@ def small(workspace: Workspace, tmp_path, monkeypatch) -> Workspace:
 
 def outcome(kind: str, encoder: str, seed: int, **changes) -> Outcome:
     scores = {"BLEU-4": 20.0 + seed, "METEOR": 18.0 + seed / 10, "CIDEr": 50.0 + 2 * seed}
-    return replace(Outcome(kind, encoder, seed, 4_567_890, 12.5, 7 + seed, 3.25, scores, captions={"a": "b"}), **changes)
+    return replace(
+        Outcome(kind, encoder, seed, 4_567_890, 12.5, 7 + seed, 3.25, scores, captions={"a": "b"}), **changes
+    )
 
 
 def test_every_run_is_trained_scored_and_not_trained_again(small, monkeypatch):
-    """Three kinds: one of each pooling, and one with word vectors. That every system trains is tested in its own file."""
+    """Three kinds: one of each pooling, and one with word vectors. test_systems.py has the others."""
     trained = []
     real = compare.train_decoder
     monkeypatch.setattr(compare, "train_decoder", lambda *args, **kw: trained.append(args[5].kind) or real(*args, **kw))
@@ -52,7 +54,8 @@ def test_every_run_is_trained_scored_and_not_trained_again(small, monkeypatch):
     assert sorted((run.kind, run.seed) for run in outcomes) == sorted(wanted)
     dev = prepare(small).dev
     for run in outcomes:
-        checkpoint = load_checkpoint(small.models / "compare" / "tiny" / run.kind / str(run.seed) / "model_best.h5")
+        [path] = (small.models / "compare").glob(f"tiny-*/{run.kind}/{run.seed}/model_best.h5")
+        checkpoint = load_checkpoint(path)
         assert run.parameters == checkpoint.decoder.model.count_params()
         assert run.val_loss == checkpoint.training["val_loss"] > 0
         assert run.best_epoch == checkpoint.training["epoch"]
@@ -72,6 +75,8 @@ def test_what_was_run_with_other_settings_is_run_again(small):
     for change in ({"epochs": 2}, {"epochs": 1, "batch_size": 3}):
         other = compare.run_system(gru, features, data, small, **change)
         assert other.settings != first.settings and other.val_loss != first.val_loss
+    other_words = replace(data, dev={name: group[:1] for name, group in data.dev.items()})
+    assert compare.run_system(gru, features, other_words, small, epochs=1).settings != first.settings
     wider = compare.run_system(replace(gru, units=9), features, data, small, epochs=1)
     assert wider.parameters > first.parameters
 
@@ -82,7 +87,7 @@ def test_the_command_prints_the_table_and_keeps_it(small, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["compare", "--encoders", "tiny", "--kinds", "merge", "gru", "--seeds", "0"])
     assert compare.main() == 0
     printed = capsys.readouterr().out
-    found = compare.load_outcomes(small.models / "comparison.json")
+    found = compare.load_outcomes(small.models / "compare" / "comparison.json")
     assert compare.table(found) in printed
     assert [run.kind for run in found] == ["gru", "merge"]
     assert all(run.captions == {} for run in found)
@@ -102,16 +107,49 @@ def test_the_table_gives_mean_and_spread_over_seeds_for_each_encoder_and_kind():
     runs = [outcome("gru", "mobilenet", seed) for seed in (0, 1, 2)]
     runs += [outcome("merge", "mobilenetv2", 0), outcome("merge", "mobilenet", 1, scores={"BLEU-4": 21.0})]
     lines = compare.table(reversed(runs)).splitlines()
-    assert lines[0] == "| encoder | kind | parameters | best epoch | dev loss | BLEU-4 | METEOR | CIDEr |"
-    assert lines[2] == "| mobilenet | merge | 4.6 M | 8 | 3.25 | 21.0 | nan | nan |"  # no Java, no METEOR
-    assert lines[3] == "| mobilenet | gru | 4.6 M | 7, 8, 9 | 3.25 ± 0.00 | 21.0 ± 1.0 | 18.1 ± 0.1 | 52.0 ± 2.0 |"
-    assert lines[4] == "| mobilenetv2 | merge | 4.6 M | 7 | 3.25 | 20.0 | 18.0 | 50.0 |"
+    assert lines[0] == "| encoder | kind | parameters | best epochs | BLEU-4 | METEOR | CIDEr |"
+    assert lines[2] == "| mobilenet | merge | 4.6 M | 8 | 21.0 | nan | nan |"  # no Java, no METEOR
+    assert lines[3] == "| mobilenet | gru | 4.6 M | 7, 8, 9 | 21.0 ± 1.0 | 18.1 ± 0.1 | 52.0 ± 2.0 |"
+    assert lines[4] == "| mobilenetv2 | merge | 4.6 M | 7 | 20.0 | 18.0 | 50.0 |"
     assert len(lines) == 5
 
 
-def test_every_kind_is_of_a_system_that_is_called_so():
-    assert {system.kind for system in SYSTEMS.values()} == set(KINDS)
-    assert all(system.kind == kind for kind, system in KINDS.items())
+def test_a_run_that_was_killed_after_its_training_is_not_trained_again(small, monkeypatch):
+    features = compare.extract_all("tiny", "avg", small, small.image_names())
+    data, gru = prepare(small), compare.KINDS["gru"]
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(compare, "score", kill)
+        compare.run_system(gru, features, data, small, epochs=1)
+    monkeypatch.setattr(compare, "train_decoder", kill)
+    finished = compare.run_system(gru, features, data, small, epochs=1)
+    assert finished.scores.keys() == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"}
+
+
+def test_what_an_unfinished_or_unknown_run_left_is_passed_over(tmp_path):
+    path = tmp_path / "outcome.json"
+    assert compare.read_outcome(path) is None
+    for text in ("", "{", "{}", json.dumps(asdict(outcome("transformer", "tiny", 0)))):
+        path.write_text(text)
+        assert compare.read_outcome(path) is None
+    path.write_text(json.dumps(asdict(outcome("gru", "tiny", 0))))
+    assert compare.read_outcome(path) == outcome("gru", "tiny", 0)
+
+
+def test_an_encoder_without_a_grid_is_refused_before_anything_is_trained(small, monkeypatch):
+    monkeypatch.setattr(compare, "extract_all", None)  # would be a TypeError
+    with pytest.raises(CaptionError, match="vgg16-fc2 gives one vector an image and no grid"):
+        compare.run(small, ["tiny", "vgg16-fc2"], ["gru", "attention"], [0])
+
+
+def test_a_photo_that_cannot_be_read_is_named(small):
+    name = small.image_names()[0]
+    (small.images / name).write_bytes(b"")
+    with pytest.raises(CaptionError, match=name):
+        compare.extract_all("tiny", "avg", small, small.image_names())
 
 
 def test_outcomes_are_kept_without_their_captions(tmp_path):
@@ -119,4 +157,7 @@ def test_outcomes_are_kept_without_their_captions(tmp_path):
     compare.save_outcomes(runs, tmp_path / "comparison.json")
     assert compare.load_outcomes(tmp_path / "comparison.json") == [replace(run, captions={}) for run in runs]
     assert json.loads((tmp_path / "comparison.json").read_text())[0]["kind"] == "merge"
-    assert np.isfinite(compare.load_outcomes(tmp_path / "comparison.json")[0].seconds)
+
+
+def test_the_readme_has_the_table_of_the_comparison_that_ships():
+    assert compare.table(compare.load_outcomes()) in (ROOT / "README.md").read_text(encoding="utf-8")

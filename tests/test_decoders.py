@@ -253,5 +253,5 @@ def test_an_unknown_decoder_is_named_with_the_known_ones():
 
 
 def test_an_unknown_cell_is_named_with_the_known_ones():
-    with pytest.raises(CaptionError, match=r"no cell 'rwkv'.*lstm, gru"):
+    with pytest.raises(CaptionError, match=r"no cell 'rwkv'.*lstm, lstm-hard, gru"):
         build_decoder(replace(TINY, cell="rwkv"))

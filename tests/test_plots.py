@@ -10,6 +10,7 @@ from PIL import Image
 from caption_generator import plots
 from caption_generator.captioner import Result
 from caption_generator.captions import read_captions
+from caption_generator.compare import Outcome
 from caption_generator.decoding import Caption
 from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.files import CaptionError
@@ -212,3 +213,30 @@ def test_a_diagram_is_the_same_file_each_time(decoder, tmp_path: Path):
     for name in ("one.png", "two.png"):
         plots.model_diagram(decoder.model, tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_neighbours_of_grids_are_those_of_their_means(workspace):
+    names = workspace.image_names()[:4]
+    vectors = np.random.default_rng(0).uniform(size=(4, 3))
+    spread = np.random.default_rng(1).normal(size=(4, 2, 2, 3))
+    grids = vectors[:, None, None] + spread - spread.mean(axis=(1, 2), keepdims=True)
+    titles = [
+        [axis.get_title() for axis in plots.neighbours(workspace.images, names, given, queries=[0, 2], nearest=3).axes]
+        for given in (vectors, grids)
+    ]
+    assert titles[0] == titles[1]
+
+
+def test_a_comparison_has_a_dot_for_each_seed_and_a_stroke_at_their_mean():
+    def run(kind: str, encoder: str, seed: int, cider: float) -> Outcome:
+        return Outcome(kind, encoder, seed, 1, 1.0, 1, 3.0, {"CIDEr": cider})
+
+    runs = [run("gru", "mobilenet", 0, 40.0), run("gru", "mobilenet", 1, 44.0), run("merge", "mobilenetv2", 0, 45.0)]
+    [axis] = plots.comparison(runs, ["CIDEr"]).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["merge", "gru"]  # as in the table of systems
+    drawn = [(line.get_marker(), list(line.get_xdata())) for line in axis.lines]
+    assert drawn == [("o", [40, 44]), ("|", [42]), ("o", [45]), ("|", [45])]
+    places = [line.get_ydata()[0] for line in axis.lines]
+    assert places[2] == places[3] < places[0] == places[1]
+    assert axis.lines[0].get_color() != axis.lines[2].get_color()
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["mobilenet", "mobilenetv2"]

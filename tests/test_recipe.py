@@ -27,6 +27,7 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
     system = replace(SYSTEMS[recipe.SYSTEM], encoder="tiny", min_count=2)
     monkeypatch.setitem(SYSTEMS, recipe.SYSTEM, system)
     monkeypatch.setattr(recipe, "STAGES", {name: dict(stage) | SMALL for name, stage in recipe.STAGES.items()})
+    monkeypatch.setattr("caption_generator.evaluate.has_java", lambda: False)  # which takes seconds to start
     workspace = Workspace(workspace.inputs, tmp_path / "outputs")
     recipe.run(workspace)
 

@@ -23,6 +23,7 @@ from caption_generator.train import (
     WordLoss,
     _run_name,
     build_system,
+    check_tokenizer,
     fit,
     read_history,
     train_decoder,
@@ -308,6 +309,12 @@ def test_a_decoder_that_nobody_knows_is_refused(words, tmp_path):
         train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, decoder="transformer"), epochs=1)
 
 
+def test_the_vocabulary_of_another_system_is_refused():
+    check_tokenizer(MERGE, TRAIN, Tokenizer.fit([text for group in TRAIN.values() for text in group], 4))
+    with pytest.raises(CaptionError, match=r"have 4 times or more, which mobilenet-merged reads.*notebook 3"):
+        check_tokenizer(MERGE, TRAIN, Tokenizer.fit([text for group in TRAIN.values() for text in group], 1))
+
+
 def test_features_of_another_encoder_than_the_systems_are_refused(words, tmp_path):
     with pytest.raises(CaptionError, match=r"xception-merged reads features of the encoder xception.*notebook 2"):
         train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, encoder="xception"), epochs=1)
@@ -332,7 +339,7 @@ def test_pretrained_word_vectors_are_where_the_words_begin_and_if_frozen_end(kin
     np.testing.assert_array_equal(before, vectors.matrix)
     train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, system, vectors, epochs=1, batch_size=8)
     trained = load_checkpoint(tmp_path / "model_best.h5")
-    assert trained.training["word_vectors"] == "glove.drawn.5d.txt"
+    assert trained.training["word_vectors"] == f"glove.drawn.5d.txt {vectors.fingerprint}"
     assert trained.decoder.spec.embedding_size == 5
     after = trained.decoder.model.get_layer("embedding").embeddings.numpy()
     assert (np.abs(after - vectors.matrix).max() == 0) == (kind == "frozen")
@@ -343,6 +350,9 @@ def test_word_vectors_that_are_missing_or_in_vain_are_refused(words, tmp_path):
         train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, words="frozen"), epochs=1)
     with pytest.raises(CaptionError, match="mobilenet-merged learns its words"):
         train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, MERGE, word_vectors(words), epochs=1)
+    fewer = Tokenizer(words.words[:-1], 6)
+    with pytest.raises(CaptionError, match="vectors are of 19 words, and the vocabulary has 20"):
+        train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, words="frozen"), word_vectors(fewer))
     assert not list(tmp_path.iterdir())
 
 
@@ -375,3 +385,17 @@ def test_the_last_row_of_a_repeated_epoch_counts(tmp_path):
         {"epoch": 2, "loss": 1.9, "val_loss": 2.4},
         {"epoch": 3, "loss": 1, "val_loss": 2},
     ]
+
+
+def test_training_ends_with_the_first_epoch_that_is_worse_if_so_wanted(words, tmp_path):
+    options = {"best_by": "val_score", "callbacks": [LogScores()]}
+    for until_worse, epochs in ((False, 3), (True, 2)):
+        _, history = run(tmp_path / str(until_worse), words, until_worse=until_worse, **options)
+        assert [row["val_score"] for row in history] == [5, 1, 3][:epochs]
+
+
+def test_a_run_is_not_resumed_with_what_another_left_in_its_folder(folder, whole, words):
+    run(folder, words, epochs=1, learning_rate=0.02)
+    _, history = run(folder, words)
+    assert history == whole[2]
+    assert load_checkpoint(folder / "model_best.h5").training["learning_rate"] == 0.01

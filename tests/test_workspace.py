@@ -142,12 +142,12 @@ def test_a_missing_image_folder_is_one_sentence(tmp_path):
     ("files", "chosen"),
     [
         (["glove.6B.zip"], "glove.6B.zip"),
-        (["glove.6B.50d.txt", "glove.6B.zip"], "glove.6B.50d.txt"),
+        (["glove.6B.50d.txt", "glove.6B.zip"], "glove.6B.zip"),
         (["glove.6B.50d.txt", "glove.6B.200d.txt", "glove.6B.zip"], "glove.6B.200d.txt"),
         (["glove.6B.300d.txt", "glove.6B.100d.txt"], "glove.6B.100d.txt"),
     ],
 )
-def test_word_vectors_of_the_wanted_size_are_taken_then_any_text_then_an_archive(workspace, files, chosen):
+def test_word_vectors_of_the_wanted_size_are_taken_then_an_archive_then_any_text(workspace, files, chosen):
     for name in files:
         (workspace.texts / name).touch()
     assert workspace.word_vectors(200) == workspace.texts / chosen
