@@ -107,7 +107,7 @@ def decoder():
     from caption_generator.decoders import DecoderSpec, build_decoder
 
     keras.utils.set_random_seed(0)
-    return build_decoder(DecoderSpec("merge", feature_size=6, vocabulary_size=20, units=8, embedding_size=8))
+    return build_decoder(DecoderSpec("merge", feature_size=6, vocabulary_size=20, units=8, embedding_size=8, hidden=8))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def untrained():
         for layer in encoder.backbone.layers:  # as they are drawn, the signal dies away from layer to layer
             if isinstance(layer, keras.layers.DepthwiseConv2D):
                 layer.set_weights([random.normal(0, 0.6, layer.kernel.shape)])
-        decoder = build_decoder(DecoderSpec(name, 256, len(words), units=8, embedding_size=8))
+        decoder = build_decoder(DecoderSpec(name, 256, len(words), units=8, embedding_size=8, hidden=8))
         return Checkpoint(decoder, words, encoder.identity, encoder, training={"dataset": "drawn"})
 
     with pytest.MonkeyPatch.context() as patch:

@@ -46,7 +46,7 @@ def with_encoder(request, monkeypatch, tokenizer) -> Checkpoint:
     monkeypatch.setitem(ENCODERS, "tiny", row)
     keras.utils.set_random_seed(0)
     encoder = build_encoder("tiny", weights=None, pooling=DECODERS[request.param].pooling)
-    decoder = build_decoder(DecoderSpec(request.param, 256, len(tokenizer), units=8, embedding_size=8))
+    decoder = build_decoder(DecoderSpec(request.param, 256, len(tokenizer), units=8, embedding_size=8, hidden=8))
     return Checkpoint(decoder, tokenizer, encoder.identity, encoder)
 
 

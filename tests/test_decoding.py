@@ -16,7 +16,7 @@ BARRED = (PAD, START, UNKNOWN)
 
 def opinionated(decoder: Decoder, seed: int = 0) -> Decoder:
     """Weights large enough that images and words matter, so that captions differ and end at different lengths."""
-    spread, end = {"merge": (0.5, 2), "attention": (0.8, 1.5)}[decoder.spec.name]
+    spread, end = {"merge": (0.5, 2), "initial_state": (1.6, 2), "attention": (0.8, 1.5)}[decoder.spec.name]
     random = np.random.default_rng(seed)
     decoder.model.set_weights([random.normal(0, spread, w.shape).astype("f") for w in decoder.model.get_weights()])
     return with_bias(decoder, end=end)
@@ -42,12 +42,13 @@ def with_bias(decoder: Decoder, **biases: float) -> Decoder:
     return decoder
 
 
-@pytest.fixture(params=DECODERS)
+@pytest.fixture(params=[*((name, "lstm") for name in DECODERS), ("initial_state", "gru")], ids="-".join)
 def decoder(request) -> Decoder:
+    name, cell = request.param
     keras.utils.set_random_seed(0)
-    return opinionated(
-        build_decoder(DecoderSpec(request.param, feature_size=6, vocabulary_size=20, units=8, embedding_size=8))
-    )
+    width = 4 if name == "attention" else 8
+    spec = DecoderSpec(name, feature_size=6, vocabulary_size=20, units=8, cell=cell, embedding_size=width, hidden=8)
+    return opinionated(build_decoder(spec))
 
 
 @pytest.fixture
@@ -63,14 +64,25 @@ def images_for(decoder: Decoder) -> np.ndarray:
 def next_log_probabilities(decoder: Decoder, image: np.ndarray, tokens: list[int]) -> np.ndarray:
     """Of every word after `<start>` and `tokens`: the decoder in NumPy, which reads the whole prefix anew."""
     weights = {layer.name: [w.astype(np.float64) for w in layer.get_weights()] for layer in decoder.model.layers}
-    logits = {"merge": merge_logits, "attention": attention_logits}[decoder.spec.name](weights, image, tokens)
+    kinds = {"merge": merge_logits, "initial_state": initial_state_logits, "attention": attention_logits}
+    logits = kinds[decoder.spec.name](weights, image, tokens)
     return logits - np.log(np.exp(logits).sum())
 
 
-def lstm(weights: dict, h: np.ndarray, c: np.ndarray, tokens: list[int]) -> np.ndarray:
-    def sigmoid(x):
-        return 1 / (1 + np.exp(-x))
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
 
+
+def gru(weights: dict, h: np.ndarray, tokens: list[int]) -> np.ndarray:
+    (embedding,), (kernel, recurrent, biases) = weights["embedding"], weights["gru"]
+    for token in [START, *tokens]:
+        word, state = np.split(embedding[token] @ kernel + biases[0], 3), np.split(h @ recurrent + biases[1], 3)
+        keep, reset = sigmoid(word[0] + state[0]), sigmoid(word[1] + state[1])
+        h = keep * h + (1 - keep) * np.tanh(word[2] + reset * state[2])
+    return h
+
+
+def lstm(weights: dict, h: np.ndarray, c: np.ndarray, tokens: list[int]) -> np.ndarray:
     (embedding,), (kernel, recurrent, bias) = weights["embedding"], weights["lstm"]
     for token in [START, *tokens]:
         gate_in, forget, new, gate_out = np.split(embedding[token] @ kernel + h @ recurrent + bias, 4)
@@ -88,6 +100,13 @@ def merge_logits(weights: dict, image: np.ndarray, tokens: list[int]) -> np.ndar
     blank = np.zeros(len(weights["lstm"][1]))
     merged = np.maximum(dense(weights, "image_dense", image), 0) + lstm(weights, blank, blank, tokens)
     return dense(weights, "next_word", np.maximum(dense(weights, "hidden", merged), 0))
+
+
+def initial_state_logits(weights: dict, image: np.ndarray, tokens: list[int]) -> np.ndarray:
+    h = np.tanh(dense(weights, "first_h", image))
+    if "gru" in weights:
+        return dense(weights, "next_word", gru(weights, h, tokens))
+    return dense(weights, "next_word", lstm(weights, h, dense(weights, "first_c", image), tokens))
 
 
 def attention_logits(weights: dict, image: np.ndarray, tokens: list[int]) -> np.ndarray:
@@ -178,7 +197,7 @@ def test_a_beam_of_one_is_the_greedy_choice_word_by_word(decoder, tokenizer, ima
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_beam_as_wide_as_all_captions_finds_the_best_of_all(name):
     tokenizer = Tokenizer([*SPECIAL_TOKENS, "dog", "cat"], max_length=2)
-    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=4, embedding_size=4)))
+    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=4, embedding_size=4, hidden=4)))
     search = BeamSearch(decoder, tokenizer, beam=7)
     images = images_for(decoder)
     for image, captions in zip(images, search(images), strict=True):
@@ -258,7 +277,9 @@ def test_a_wider_beam_finds_captions_that_the_model_likes_at_least_as_much_on_av
 @pytest.mark.parametrize("name", DECODERS)
 def test_dropout_plays_no_part(name, tokenizer):
     keras.utils.set_random_seed(0)
-    decoder = opinionated(build_decoder(DecoderSpec(name, 6, len(tokenizer), units=8, dropout=0.9, embedding_size=8)))
+    decoder = opinionated(
+        build_decoder(DecoderSpec(name, 6, len(tokenizer), units=8, dropout=0.9, embedding_size=8, hidden=8))
+    )
     search = BeamSearch(decoder, tokenizer, 2)
     assert search(images_for(decoder)) == search(images_for(decoder))
 

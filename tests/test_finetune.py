@@ -315,9 +315,11 @@ def late_layers(pooling: str) -> keras.Model:
 
 def opinionated(name: str) -> Checkpoint:
     """A decoder whose captions differ from image to image."""
-    decoder = build_decoder(DecoderSpec(name, 6, len(WORDS), units=8, embedding_size=8))
+    decoder = build_decoder(DecoderSpec(name, 6, len(WORDS), units=8, embedding_size=8, hidden=8))
     random = np.random.default_rng(0)
-    decoder.model.set_weights([random.normal(0, 0.7, w.shape) for w in decoder.model.get_weights()])
+    decoder.model.set_weights(
+        [random.normal(0, 1.5 if name == "initial_state" else 0.7, w.shape) for w in decoder.model.get_weights()]
+    )
     pooling = DECODERS[name].pooling
     return Checkpoint(decoder, WORDS, EncoderIdentity("none", 32, "mobilenet", 6, "cafe", pooling))
 

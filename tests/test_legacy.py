@@ -875,7 +875,8 @@ def old_project(old_files, tmp_path, monkeypatch) -> Path:
 
 
 def run(monkeypatch, *arguments) -> int:
-    monkeypatch.setattr(sys, "argv", ["legacy", *map(str, arguments)])
+    encoder = () if "--encoder" in arguments else ("--encoder", "xception")
+    monkeypatch.setattr(sys, "argv", ["legacy", *map(str, arguments), *encoder])
     return legacy.main()
 
 
@@ -995,6 +996,10 @@ def test_a_tokenizer_alone_needs_no_tensorflow(tmp_path):
     [
         (("--tokenizer", "missing.p", "--out", "new"), "legacy: missing.p does not exist"),
         (("--tokenizer", "missing.p"), "required: --out"),
+        (
+            ("--tokenizer", "missing.p", "--out", "new", "--features", "features.p"),
+            "features and models need --encoder",
+        ),
         (("--tokenizer", "missing.p", "--out", "new", "--max-length", "0"), "--max-length: 0 is not 1 or more"),
     ],
 )

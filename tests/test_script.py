@@ -27,7 +27,7 @@ def model(tmp_path_factory) -> Path:
     keras.utils.set_random_seed(0)
     encoder = build_encoder("mobilenet", weights=None)
     tokenizer = Tokenizer([*SPECIAL_TOKENS, *WORDS], max_length=4)
-    decoder = build_decoder(DecoderSpec("merge", 768, len(tokenizer), units=8, embedding_size=8))
+    decoder = build_decoder(DecoderSpec("merge", 768, len(tokenizer), units=8, embedding_size=8, hidden=8))
     bias = decoder.model.get_layer("next_word").bias
     bias.assign(np.where(np.arange(20) == 2, -5, bias.numpy()))
     path = tmp_path_factory.mktemp("workspace") / "models" / "model.h5"

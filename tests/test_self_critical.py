@@ -44,7 +44,8 @@ def late_layers(pooling: str) -> keras.Model:
 
 def decoder_of(name: str, spread: float = 0.5) -> Decoder:
     keras.utils.set_random_seed(0)
-    decoder = build_decoder(DecoderSpec(name, 6, len(WORDS), units=8, embedding_size=8))
+    width = 4 if name == "attention" else 8
+    decoder = build_decoder(DecoderSpec(name, 6, len(WORDS), units=8, embedding_size=width, hidden=8))
     random = np.random.default_rng(0)
     decoder.model.set_weights([random.normal(0, spread, w.shape) for w in decoder.model.get_weights()])
     return decoder
@@ -171,7 +172,7 @@ def test_a_word_that_pays_becomes_more_probable_for_the_image_that_it_pays_for(n
     paying = {0: "w03", 1: "w05"}
     model = network(name, lambda image, words: float(words[0] == paying[int(image)]), samples=8, max_length=2)
     before = first_words(model)
-    train(model, steps=60)
+    train(model, steps=120 if name == "initial_state" else 60)  # with one layer less, it learns more slowly
     after = first_words(model)
     three, five = WORDS.words.index("w03"), WORDS.words.index("w05")
     assert after[0, three] > 2 * before[0, three]

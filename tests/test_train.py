@@ -55,7 +55,7 @@ class LogScores(keras.callbacks.Callback):
 def run(folder: Path, tokenizer, epochs: int = 3, learning_rate: float = 0.01, **options):
     """`train_decoder` with a decoder of 8 units: its network and its history."""
     keras.utils.set_random_seed(5)
-    decoder = build_decoder(DecoderSpec("merge", 6, len(tokenizer), units=8, embedding_size=8))
+    decoder = build_decoder(DecoderSpec("merge", 6, len(tokenizer), units=8, embedding_size=8, hidden=8))
     decoder.model.compile(keras.optimizers.Adam(learning_rate), WordLoss(), jit_compile=False)
     checkpoint = Checkpoint(decoder, tokenizer, IDENTITY, training={"learning_rate": learning_rate})
     batches = CaptionBatches(TRAIN, FEATURES.matrix(list(TRAIN)), tokenizer, batch_size=5, seed=1)
