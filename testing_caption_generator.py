@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from caption_generator.arguments import positive
 from caption_generator.quiet import load_tensorflow
 
 EXAMPLES = """\
@@ -41,13 +42,6 @@ def parse_arguments() -> argparse.Namespace:
         help="the picture of --show where there is no display (default: captioned.png)",
     )
     return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
 
 
 def complain(sentence: str) -> None:

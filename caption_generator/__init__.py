@@ -24,13 +24,13 @@ The data's way through the package, which is also the order of the notebooks:
     evaluate       BLEU, METEOR, ROUGE-L, CIDEr, and what went wrong
     familiarity 6. is the photo like those learned from?
     captioner      photo in, caption out
-    compare     7. every system on equal terms          -> models/comparison.json
+    compare     7. every system on equal terms          -> models/compare/
     plots          every picture that the notebooks show
     recipe         all of it in one command: how the model that ships was made
     legacy         files of older projects, made with Keras 2 -> this project's own
 
     download       fetches the full Flickr8k
-    files          errors, whole files and plain pickles; with `progress` and `quiet`, the floor that all stand on
+    files          errors, whole files and plain pickles; with `arguments`, `progress` and `quiet`, the floor of all
 
 Importing the package itself costs nothing: TensorFlow is loaded by the first module that needs it.
 """

@@ -26,7 +26,7 @@ from caption_generator.decoding import BeamSearch
 from caption_generator.encoders import BUNDLED, ENCODERS, build_encoder, check_grid
 from caption_generator.evaluate import caption_images, has_java, score
 from caption_generator.features import Features, extract_features
-from caption_generator.files import CaptionError, digest, replacing
+from caption_generator.files import CaptionError, digest, replacing, save_json_rows
 from caption_generator.systems import SYSTEMS, System
 from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.train import check_captions, train_decoder
@@ -213,9 +213,7 @@ def read_outcome(path: Path) -> Outcome | None:
 
 def save_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
     """Write all of them, without their captions."""
-    rows = [json.dumps(asdict(replace(outcome, captions={}))) for outcome in outcomes]
-    with replacing(path) as temporary:
-        temporary.write_text("[\n" + ",\n".join(f"  {row}" for row in rows) + "\n]\n")
+    save_json_rows(path, (asdict(replace(outcome, captions={})) for outcome in outcomes))
 
 
 def load_outcomes(path: Path = ROOT / "models" / "comparison.json") -> list[Outcome]:

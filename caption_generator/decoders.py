@@ -59,7 +59,7 @@ class Decoder:
         start: features to the list [image, *state] from which decoding starts, each with `images` rows.
         step: [image (images, ...), *state (captions, units), token (captions,)] to the list
             [logits (captions, vocabulary_size), *state].
-        answer: the part of `step` after the LSTM, [image, output (captions, units)] to what the last layer reads.
+        answer: the part of `step` after the cell, [image, output (captions, units)] to what the last layer reads.
         last: the last layer, from there to logits, with a `kernel` and a `bias`.
         attention: as `model`, to the attention weights of each word, (captions, length, places), which sum to 1 over
             the places of the grid; None where the image has one vector only.
@@ -122,7 +122,7 @@ class InitialState:
     def see(self, features):
         seen = self.image_dropout(features)
         state = [dense(seen) for dense in self.first]
-        return state[0], state
+        return state[0], state  # the first for want of an image: nothing is kept of it
 
     def join(self, image, outputs):
         return outputs, None

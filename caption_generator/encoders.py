@@ -1,9 +1,8 @@
 """The table of CNN encoders: raw pixels in, features out, one vector an image or one for each place of a grid.
 
 Each is a network of `keras.applications` without its classifier, whose last grid is averaged or kept, or up to a layer
-of its classifier, which gives one vector. Its own
-`preprocess_input` is part of the model that is built here, so that pixels cannot be scaled twice or not at all.
-To add an encoder, add a row.
+of its classifier, which gives one vector. Its own `preprocess_input` is part of the model that is built here, so that
+pixels cannot be scaled twice or not at all. To add an encoder, add a row.
 """
 
 import os
@@ -124,7 +123,7 @@ def encoder_row(name: str) -> EncoderRow:
     Raises:
         CaptionError: there is none of that name.
     """
-    return look_up("encoder", name, ENCODERS)
+    return look_up("encoder", name, ENCODERS, f" or {BUNDLED}")
 
 
 def build_encoder(name: str, weights: str | Path | None = "imagenet", pooling: str = "avg") -> Encoder:

@@ -1,10 +1,11 @@
 """Reading and writing files safely: whole or not at all, and plain data only."""
 
 import hashlib
+import json
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,14 +23,17 @@ class CaptionError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
-def look_up(kind: str, name: str, table: Mapping[str, Row]) -> Row:
+def look_up(kind: str, name: str, table: Mapping[str, Row], besides: str = "") -> Row:
     """The row of that name.
+
+    Args:
+        besides: what else the user may choose, in words.
 
     Raises:
         CaptionError: there is none; it names those that there are.
     """
     if name not in table:
-        raise CaptionError(f"there is no {kind} {name!r}: choose one of {', '.join(table)}.")
+        raise CaptionError(f"there is no {kind} {name!r}: choose one of {', '.join(table)}{besides}.")
     return table[name]
 
 
@@ -108,6 +112,12 @@ def save_pickle(path: str | Path, *values: Any) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as file:
         for value in values:
             pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def save_json_rows(path: str | Path, rows: Iterable[Any]) -> None:
+    """Write a JSON list with each of `rows` (plain data) on a line of its own, so that changes can be read."""
+    with replacing(path) as temporary:
+        temporary.write_text("[\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n]\n")
 
 
 def load_pickles(path: str | Path) -> Iterator[Any]:

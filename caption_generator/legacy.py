@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from caption_generator.arguments import positive
 from caption_generator.files import CaptionError, PlainUnpickler, first_line
 from caption_generator.quiet import load_tensorflow
 from caption_generator.tokenizer import SPECIAL_TOKENS, UNKNOWN, Tokenizer
@@ -450,13 +451,6 @@ def main() -> int:
         print(f"legacy: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
 
 
 if __name__ == "__main__":

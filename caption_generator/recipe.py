@@ -8,14 +8,13 @@ from the scores of its own captions, and its last epochs are averaged. Interrupt
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from caption_generator import captions
-from caption_generator.files import CaptionError, replacing
+from caption_generator.files import CaptionError, replacing, save_json_rows
 from caption_generator.quiet import load_tensorflow
 from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
@@ -142,8 +141,7 @@ def record_scores(workspace: Workspace, references: captions.Descriptions, names
         corpus = {measure: round(value, 2) for measure, value in scores.corpus.items()}
         rows.append({"beam": beam} | corpus | {"tokens": scores.tokenizer})
         print(rows[-1])
-    with replacing(workspace.models / "scores.json") as temporary:
-        temporary.write_text("[\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n]\n")
+    save_json_rows(workspace.models / "scores.json", rows)
 
 
 def main() -> int:

@@ -69,7 +69,8 @@ class System:
         if not self.pretrained:
             return None
         path = workspace.word_vectors(self.embedding_size)
-        # An archive holds several sizes, of which this is one. A file that was put there alone is meant, whatever its.
+        # An archive holds several sizes, of which this is one. A file that was put there alone is meant,
+        # whatever its size.
         return load_word_vectors(path, tokenizer, self.embedding_size if path.suffix == ".zip" else None)
 
     def decoder_spec(self, feature_size: int, vocabulary_size: int) -> DecoderSpec:

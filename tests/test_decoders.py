@@ -20,7 +20,8 @@ def build(name: str, cell: str) -> Decoder:
     """A tiny decoder with weights so large that images and words matter."""
     decoder = build_decoder(replace(TINY, name=name, cell=cell))
     random = np.random.default_rng(1)
-    decoder.model.set_weights([random.normal(0, 0.5, w.shape).astype("f") for w in decoder.model.get_weights()])
+    spread = 0.7 if cell == "gru" else 0.5  # whose output follows a word more slowly
+    decoder.model.set_weights([random.normal(0, spread, w.shape).astype("f") for w in decoder.model.get_weights()])
     return decoder
 
 
@@ -166,7 +167,7 @@ def test_looks_at_the_places_sum_to_one_and_differ_between_words_and_images(look
     assert (looked > 0).all()
     np.testing.assert_allclose(looked.sum(axis=-1), 1, rtol=1e-5)
     assert looked.std(axis=-1).min() > 0.001  # places differ
-    assert looked.std(axis=1).max() > 0.005  # and words
+    assert looked.std(axis=1).max() > 0.01  # and words
     assert np.abs(looked[0, 0] - looked[2, 0]).max() > 0.01  # and, after <start>, images
     np.testing.assert_allclose(looked[0, 0], looked[1, 0], rtol=1e-4)  # but not captions of one image
 

@@ -143,7 +143,7 @@ def test_fine_tuning_begins_at_a_layer_that_exists(encoder):
 
 @pytest.mark.parametrize("name", ["Xception", "resnet", ""])
 def test_an_unknown_encoder_is_refused_with_the_known_ones(name):
-    with pytest.raises(CaptionError, match=f"no encoder '{name}'.*xception.*mobilenet"):
+    with pytest.raises(CaptionError, match=f"no encoder '{name}'.*xception.*mobilenet or bundled"):
         build_encoder(name)
     with pytest.raises(CaptionError, match="no encoder"):
         encoder_row(name)
