@@ -52,7 +52,7 @@ def main() -> None:
                 clock.append(time.perf_counter())
                 features = encode(pixels)
                 clock.append(time.perf_counter())
-                captions[way].append(search(features)[0][0].text)
+                captions[way].append(captioner.rank(features, search(features))[0][0].text)
                 clock.append(time.perf_counter())
                 times[way].append([*np.diff(clock), clock[-1] - clock[0]])
     differing = sum(one != other for one, other in zip(*captions.values(), strict=True))

@@ -23,6 +23,7 @@ The data's way through the package, which is also the order of the notebooks:
     decoding    5. greedy and beam search
     evaluate       BLEU, METEOR, ROUGE-L, CIDEr, and what went wrong
     familiarity 6. is the photo like those learned from?
+    detector       which words does it call for?
     captioner      photo in, caption out
     compare     7. every system on equal terms          -> models/compare/
     plots          every picture that the notebooks show

@@ -88,17 +88,25 @@ class Captioner:
                 `self.encoder.row.input_size`.
 
         Returns:
-            For each picture `beam` captions, the best first. Their scores are multiplied by how familiar the picture
-            is, where the checkpoint knows what is usual.
+            For each picture `beam` captions, the best first.
         """
         features = self.encode(pixels)
-        found = self.search(features)
-        if self.checkpoint.familiarity is None:
+        return self.rank(features, self.search(features))
+
+    def rank(self, features: np.ndarray, found: list[list[Caption]]) -> list[list[Caption]]:
+        """What `self.search` found for `features`, ranked by what the checkpoint knows of photos.
+
+        Where it knows which words a picture calls for, captions that have them come first. Where it knows what is
+        usual, their scores are multiplied by how familiar the picture is.
+        """
+        detector, familiarity = self.checkpoint.detector, self.checkpoint.familiarity
+        if detector is not None:
+            found = detector.rank(features, found, self.checkpoint.tokenizer)
+        if familiarity is None:
             return found
-        familiar = self.checkpoint.familiarity(features).tolist()
         return [
             [replace(caption, score=caption.score * factor) for caption in captions]
-            for factor, captions in zip(familiar, found, strict=True)
+            for factor, captions in zip(familiarity(features).tolist(), found, strict=True)
         ]
 
     def attention(self, photo: str | Path, caption: Caption) -> np.ndarray:
@@ -117,6 +125,17 @@ class Captioner:
         tokens = self.checkpoint.tokenizer.encode(caption.text)[None, :-1]
         [weights] = attention.predict_on_batch([features, tokens])
         return weights.reshape(-1, *features.shape[1:3])
+
+    def called_for(self, photo: str | Path, top: int = 12) -> dict[str, float]:
+        """The words that the photo calls for, and how likely each is in people's captions of it.
+
+        Raises:
+            CaptionError: the photo cannot be read, or the checkpoint does not know.
+        """
+        if self.checkpoint.detector is None:
+            raise CaptionError("the model has not learned which words photos call for: use the one that ships.")
+        [features] = self.encode(load_pixels(photo, self.encoder.row.input_size)[None])
+        return self.checkpoint.detector.called_for(features, self.checkpoint.tokenizer, top)
 
     def caption_files(self, paths: Sequence[str | Path], batch_size: int = 32) -> Iterator[Result]:
         """Caption picture files of any kind, in batches, in their order; a broken one costs only its own caption."""

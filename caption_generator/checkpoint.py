@@ -1,15 +1,15 @@
 """A trained model in one `.h5` file that knows what it belongs to.
 
 The file is what Keras saves as `.h5`, with one more dataset, `about`: a JSON text with the encoder, the decoder's row,
-the vocabulary and the training data. A second, `familiarity`, is there once the model knows what photos usually look
-like to it. To load the file, the networks are built anew from `about` and only their weights are read, so that no code
-or configuration from the file is ever run.
+the vocabulary and the training data. `familiarity` and `detector` are there once the model knows what photos usually
+look like to it, and which words they call for. To load the file, the networks are built anew from `about` and only
+their weights are read, so that no code or configuration from the file is ever run.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ import keras
 import numpy as np
 
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
+from caption_generator.detector import WordDetector
 from caption_generator.encoders import Encoder, EncoderIdentity, build_encoder, with_pooling
 from caption_generator.familiarity import Familiarity
 from caption_generator.files import CaptionError, first_line, replacing
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
+
+DETECTOR = ("mean", "weights", "share")  # its arrays
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Checkpoint:
         encoder: that encoder itself, where it was trained along and is part of the file.
         training: what it was trained on and how far: plain data for the reader.
         familiarity: what is usual among the photos that it was trained on, if that was measured.
+        detector: which words a photo calls for, if that was learned; by it, captions are ranked.
     """
 
     decoder: Decoder
@@ -45,6 +49,7 @@ class Checkpoint:
     encoder: Encoder | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     familiarity: Familiarity | None = None
+    detector: WordDetector | None = None
 
     @property
     def network(self) -> keras.Model:
@@ -76,6 +81,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
         with _nothing_frozen(network):
             network.save(temporary, include_optimizer=False)
         with h5py.File(temporary, "a") as file:
+            if learned := checkpoint.detector:
+                group = file.create_group("detector")
+                group.update({name: getattr(learned, name) for name in DETECTOR})
+                group.attrs["good"] = learned.good
             if half:
                 _to_half(file)
             file["about"] = json.dumps(about)
@@ -98,7 +107,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         tokenizer = Tokenizer(**about["tokenizer"])
         decoder = build_decoder(DecoderSpec(**about["decoder"]))
         encoder = build_encoder(identity.name, None, identity.pooling) if about["includes_encoder"] else None
-        checkpoint = Checkpoint(decoder, tokenizer, identity, encoder, about["training"], _read_familiarity(path))
+        usual, learned = _read_familiarity(path), _read_detector(path)
+        checkpoint = Checkpoint(decoder, tokenizer, identity, encoder, about["training"], usual, learned)
         checkpoint.network.load_weights(path)
     except CaptionError:
         raise
@@ -108,18 +118,23 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> Checkpoint:
-    """The first of several checkpoints of one run, with the mean of their weights.
+    """The first of several checkpoints with one beginning, with the mean of their weights, and a note of that.
 
-    Training wanders about what it looks for, and the mean is nearer to it (Izmailov et al. 2018, "Averaging Weights
-    Leads to Wider Optima and Better Generalization").
+    Training wanders about what it looks for, and the mean of some epochs is nearer to it (Izmailov et al. 2018,
+    "Averaging Weights Leads to Wider Optima and Better Generalization"). Runs with different seeds find different
+    things, and the mean knows more than each (Wortsman et al. 2022, "Model soups").
 
     Raises:
         CaptionError: as `load_checkpoint`.
     """
-    checkpoints = [load_checkpoint(path) for path in paths]
-    weights = zip(*(checkpoint.network.get_weights() for checkpoint in checkpoints), strict=True)
-    checkpoints[0].network.set_weights([np.mean(arrays, axis=0) for arrays in weights])
-    return checkpoints[0]
+    first, *others = [load_checkpoint(path) for path in paths]
+    if not others:
+        return first
+    weights = zip(*(checkpoint.network.get_weights() for checkpoint in (first, *others)), strict=True)
+    first.network.set_weights([np.mean(arrays, axis=0) for arrays in weights])
+    names = [f"{Path(path).parent.name}/{Path(path).name}" for path in paths]
+    averaged = [*first.training.get("averaged", []), names]
+    return replace(first, training=dict(first.training) | {"averaged": averaged})
 
 
 def _read_about(path: str | Path) -> dict:
@@ -145,6 +160,15 @@ def _read_familiarity(path: str | Path) -> Familiarity | None:
             return None
         mean = file["familiarity"]
         return Familiarity(mean[()], float(mean.attrs["lowest"]), float(mean.attrs["usual"]))
+
+
+def _read_detector(path: str | Path) -> WordDetector | None:
+    with h5py.File(path, "r") as file:
+        if "detector" not in file:
+            return None
+        group = file["detector"]
+        arrays = (group[name][()].astype(np.float32) for name in DETECTOR)
+        return WordDetector(*arrays, good=float(group.attrs["good"]))
 
 
 def load_bundled_encoder() -> Encoder:

@@ -25,7 +25,7 @@ class Caption:
     Attributes:
         text: its words.
         score: how sure the model is: the geometric mean of the probabilities of its words and of its end, 0 to 1;
-            `Captioner` multiplies it by the photo's familiarity.
+            `Captioner` multiplies it by how well the words fit the photo, and by the photo's familiarity.
         words: each word, and last "<end>", with its probability given the image and the words before it.
     """
 

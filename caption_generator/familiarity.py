@@ -30,18 +30,18 @@ class Familiarity:
 
         One photo in twenty is less than usual, one in a thousand not familiar at all.
         """
-        directions = _directions(features)
-        mean = directions.mean(axis=0)
-        lowest, usual = np.quantile(directions @ mean, (0.001, 0.05))
+        photos = directions(features)
+        mean = photos.mean(axis=0)
+        lowest, usual = np.quantile(photos @ mean, (0.001, 0.05))
         return cls(mean, float(lowest), float(usual))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """The familiarity of each photo, (photos,), from features of shape (photos, ..., feature_size)."""
-        cosines = _directions(features) @ self.mean
+        cosines = directions(features) @ self.mean
         return np.clip((cosines - self.lowest) / max(self.usual - self.lowest, 1e-6), 0, 1)
 
 
-def _directions(features: np.ndarray) -> np.ndarray:
-    """The mean over a grid, as a vector of length 1."""
+def directions(features: np.ndarray) -> np.ndarray:
+    """The mean of each photo's features, (photos, feature_size), as a vector of length 1."""
     vectors = features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -252,19 +252,30 @@ def comparison(outcomes: Iterable[Outcome], measures: Sequence[str] = MEASURES) 
 
 def word_probabilities(photo: str | Path, caption: Caption) -> Figure:
     """A photo, and how sure the model was of each word when it wrote it."""
+    words, probabilities = zip(*caption.words, strict=True)
+    figure = _words_beside(photo, words, probabilities, "probability, given the photo and the words above")
+    figure.suptitle(f"{caption.text}  (score {caption.score:.2f})")
+    return _tidy(figure)
+
+
+def called_for(photo: str | Path, likely: Mapping[str, float]) -> Figure:
+    """A photo, and how likely the words that it calls for are in people's captions of it."""
+    words, probabilities = zip(*likely.items(), strict=True)
+    return _tidy(_words_beside(photo, words, probabilities, "probability in people's captions of it"))
+
+
+def _words_beside(photo: str | Path, words: Sequence[str], probabilities: Sequence[float], label: str) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.3))
     left.imshow(open_rgb(photo))
     left.axis("off")
-    words, probabilities = zip(*caption.words, strict=True)
     places = np.arange(len(words))
     right.barh(places, probabilities, color=BLUE)
     for place, probability in zip(places, probabilities, strict=True):
         right.text(probability + 0.01, place, f"{probability:.2f}", va="center", fontsize=9)
     right.set_yticks(places, words)
     right.invert_yaxis()
-    right.set(xlim=(0, 1.1), xlabel="probability, given the photo and the words above")
-    figure.suptitle(f"{caption.text}  (score {caption.score:.2f})")
-    return _tidy(figure)
+    right.set(xlim=(0, 1.1), xlabel=label)
+    return figure
 
 
 def show_or_save(results: Sequence[Result], path: str | Path) -> Path | None:

@@ -1,8 +1,9 @@
 """The recipe of the model that ships: `python -m caption_generator.recipe`.
 
 From the raw dataset to `models/bundled.h5` in one command, with MobileNetV2 as the encoder and attention in the
-decoder: the decoder settles on a frozen encoder, then both are trained together, twice over, then the decoder learns
-from the scores of its own captions, and its last epochs are averaged. Interrupted, it goes on where it was.
+decoder. The decoder settles on a frozen encoder. Then both are trained together, and from there twice again, and the
+two models averaged. Then the decoder learns from the scores of its own captions, and its last epochs are averaged. At
+last the model learns which words its photos call for. Interrupted, the command goes on where it was.
 `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where the dataset is and where everything is written.
 """
 
@@ -11,6 +12,7 @@ import csv
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from caption_generator import captions
@@ -20,14 +22,18 @@ from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
 SYSTEM = "mobilenetv2-attention"
-STAGES: Mapping[str, Mapping[str, float]] = {
-    "settled": {"epochs": 3, "learning_rate": 1e-3, "freeze_encoder": True},
-    "finetuned": {"epochs": 8, "learning_rate": 4e-4},
-    # A warm restart, as in Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
-    "restarted": {"epochs": 10, "learning_rate": 3e-4, "seed": 1},
-    "self_critical": {"epochs": 8, "learning_rate": 3e-5},
+# Of each stage one run or more, all from the model of the stage before; their last epochs are averaged.
+STAGES: Mapping[str, Sequence[Mapping[str, float]]] = {
+    "settled": [{"epochs": 3, "learning_rate": 1e-3, "freeze_encoder": True}],
+    "finetuned": [{"epochs": 8, "learning_rate": 4e-4}],
+    # Warm restarts, as in Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
+    "restarted": [
+        {"epochs": 10, "learning_rate": 3e-4, "seed": 1},
+        {"epochs": 8, "learning_rate": 3e-4, "seed": 2},
+    ],
+    "self_critical": [{"epochs": 8, "learning_rate": 3e-5}],
 }
-AVERAGED = 5  # of the last stage, this many last epochs
+AVERAGED = 3  # of the last stage, this many last epochs
 BEAMS = (1, 3, 5)
 
 
@@ -35,7 +41,7 @@ def run(workspace: Workspace) -> None:
     """Every step from captions to the shipped model, with its dev scores at the end."""
     import keras
 
-    from caption_generator.checkpoint import Checkpoint, average_checkpoints, load_checkpoint, save_checkpoint
+    from caption_generator.checkpoint import Checkpoint, average_checkpoints, save_checkpoint
     from caption_generator.encoders import build_encoder
     from caption_generator.finetune import train_captioner
     from caption_generator.self_critical import train_self_critical
@@ -50,30 +56,39 @@ def run(workspace: Workspace) -> None:
     tokenizer = fit_tokenizer(train, system.min_count)
     tokenizer.save(workspace.tokenizer)
 
-    keras.utils.set_random_seed(0)
-    encoder = build_encoder(system.encoder, pooling=system.pooling)
-    decoder = build_system(system, encoder.row.feature_size, tokenizer)
-    about = {"dataset": workspace.dataset, "images": len(train), "fingerprint": captions.fingerprint(train)}
-    model = Checkpoint(decoder, tokenizer, encoder.identity, encoder, about)
-    for stage, settings in STAGES.items():
-        folder = workspace.models / stage
-        last = folder / f"model_{settings['epochs']}.h5"
-        if not is_finished(last, model, settings):
-            if stage == "self_critical":
-                train_self_critical(model, workspace.images, train, dev, folder, **settings)
-            else:
-                train_captioner(model, model.encoder, workspace.images, train, dev, folder, **settings)
-        model = load_checkpoint(last)
-    epochs = range(STAGES["self_critical"]["epochs"], 0, -1)[:AVERAGED]
-    model = average_checkpoints([folder / f"model_{epoch}.h5" for epoch in epochs])
-    finished = replace(
-        model,
-        training=dict(model.training) | {"averaged_epochs": list(epochs)},
-        familiarity=measure_familiarity(model, workspace, list(train)),
-    )
+    def untrained() -> Checkpoint:
+        keras.utils.set_random_seed(0)
+        encoder = build_encoder(system.encoder, pooling=system.pooling)
+        decoder = build_system(system, encoder.row.feature_size, tokenizer)
+        about = {"dataset": workspace.dataset, "images": len(train), "fingerprint": captions.fingerprint(train)}
+        return Checkpoint(decoder, tokenizer, encoder.identity, encoder, about)
+
+    begin = untrained
+    for stage, runs in STAGES.items():
+        last = last_epochs(workspace, stage, runs)
+        for settings, path in zip(runs, last, strict=True):
+            model, folder = begin(), path.parent
+            if not is_finished(path, model, settings):
+                if stage == "self_critical":
+                    train_self_critical(model, workspace.images, train, dev, folder, **settings)
+                else:
+                    train_captioner(model, model.encoder, workspace.images, train, dev, folder, **settings)
+        begin = partial(average_checkpoints, last)
+    model = average_checkpoints([folder / f"model_{settings['epochs'] - n}.h5" for n in range(AVERAGED)])
+    finished = learn_photos(model, workspace, train)
     save_checkpoint(finished, workspace.models / "bundled.h5", half=True)
     record_log(workspace)
     record_scores(workspace, data.references, list(dev))
+
+
+def run_folder(workspace: Workspace, stage: str, settings: Mapping[str, float]) -> Path:
+    """Where a run of a stage writes; those of a stage with several are told apart by their seeds."""
+    return workspace.models / (f"{stage}_{settings['seed']}" if "seed" in settings else stage)
+
+
+def last_epochs(workspace: Workspace, stage: str, runs: Sequence[Mapping[str, float]]) -> list[Path]:
+    """The checkpoints that the runs of a stage end with."""
+    return [run_folder(workspace, stage, settings) / f"model_{settings['epochs']}.h5" for settings in runs]
 
 
 def is_finished(last: Path, model, settings: Mapping[str, float]) -> bool:
@@ -87,31 +102,36 @@ def is_finished(last: Path, model, settings: Mapping[str, float]) -> bool:
     return (
         settings.items() <= stage.items()
         and before == model.training.get("stages", [])
+        and found.training.get("averaged") == model.training.get("averaged")
         and found.training.get("fingerprint") == model.training["fingerprint"]
         and found.tokenizer.fingerprint == model.tokenizer.fingerprint
     )
 
 
-def measure_familiarity(checkpoint, workspace: Workspace, names: Sequence[str]):
-    """What photos usually look like to the encoder of `checkpoint`."""
+def learn_photos(checkpoint, workspace: Workspace, train: captions.Descriptions):
+    """`checkpoint`, which now knows what photos usually look like to its encoder, and which words they call for."""
     import numpy as np
 
+    from caption_generator.detector import WordDetector
     from caption_generator.encoders import compile_encoder, with_pooling
     from caption_generator.familiarity import Familiarity
     from caption_generator.images import load_batches
 
     encoder = with_pooling(checkpoint.encoder, "avg")
-    batches = load_batches([workspace.images / name for name in names], encoder.row.input_size)
-    encode = compile_encoder(encoder)
-    return Familiarity.fit(np.concatenate([encode(batch.pixels) for batch in batches]))
+    batches = load_batches([workspace.images / name for name in train], encoder.row.input_size)
+    encode, tokenizer = compile_encoder(encoder), checkpoint.tokenizer
+    features = np.concatenate([encode(batch.pixels) for batch in batches])
+    tokens = [[tokenizer.encode(caption) for caption in group] for group in train.values()]
+    detector = WordDetector.fit(features, tokens, len(tokenizer))
+    return replace(checkpoint, familiarity=Familiarity.fit(features), detector=detector)
 
 
 def record_log(workspace: Workspace) -> None:
-    """Put the histories of all stages into one table, `models/log.csv`."""
+    """Put the histories of all runs into one table, `models/log.csv`."""
     from caption_generator.train import read_history
 
-    histories = {stage: read_history(workspace.models / stage / "history.csv") for stage in STAGES}
-    rows = [{"stage": stage} | row for stage, history in histories.items() for row in history]
+    folders = [run_folder(workspace, stage, settings) for stage, runs in STAGES.items() for settings in runs]
+    rows = [{"run": folder.name} | row for folder in folders for row in read_history(folder / "history.csv")]
     with replacing(workspace.models / "log.csv") as temporary, open(temporary, "w", newline="") as file:
         table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row), lineterminator="\n")
         table.writeheader()
@@ -119,12 +139,12 @@ def record_log(workspace: Workspace) -> None:
 
 
 def read_log(path: Path = ROOT / "models" / "log.csv") -> dict[str, list[dict[str, float]]]:
-    """The histories of the stages of the model that ships, or of another run of this recipe."""
+    """The histories of the runs of the model that ships, or of another time that the recipe was followed."""
     histories: dict[str, list[dict[str, float]]] = {}
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            stage = histories.setdefault(row.pop("stage"), [])
-            stage.append({name: float(value) for name, value in row.items() if value})
+            history = histories.setdefault(row.pop("run"), [])
+            history.append({name: float(value) for name, value in row.items() if value})
     return histories
 
 

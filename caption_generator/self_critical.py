@@ -50,6 +50,7 @@ class SelfCritical(EncoderDecoder):
         samples: int,
         temperature: float,
         max_length: int,
+        dropout: float,
     ):
         """
         Args:
@@ -57,10 +58,12 @@ class SelfCritical(EncoderDecoder):
             samples: captions sampled of each image.
             temperature: by which logits are divided.
             max_length: tokens after which a sample is cut off, and then does without the reward for an end.
+            dropout: share of an image's features that neither its samples nor learning from them can see.
         """
         super().__init__(late, decoder.model)
         self.stepwise, self.tokenizer, self.reward = decoder, tokenizer, reward
         self.samples, self.temperature, self.max_length = samples, temperature, max_length
+        self.dropout = keras.layers.Dropout(dropout)
         # What captioning never says must not be learned about either: were it barred in sampling only, the loss would
         # go on moving its probability, and the captions collapse.
         self.barred = bar_special_tokens(len(tokenizer))
@@ -100,21 +103,21 @@ class SelfCritical(EncoderDecoder):
 
     def train_step(self, data: tuple) -> dict:
         grids, images = data
-        features = tf.stop_gradient(self.late(grids, training=False))
-        tokens = self.sample(features)
-        rewards = tf.ensure_shape(
-            tf.numpy_function(self.rewards, [tokens, images], tf.float32, stateful=False), (None, self.samples)
-        )
-        others = (tf.reduce_sum(rewards, axis=1, keepdims=True) - rewards) / (self.samples - 1)
-        advantage = tf.reshape(rewards - others, (-1, 1))
-        said = tf.cast(tokens != PAD, tf.float32)
-        inputs = tf.concat([tf.fill((tf.shape(tokens)[0], 1), START), tokens[:, :-1]], axis=1)
         with tf.GradientTape() as tape:
-            # Without dropout: these must be the probabilities that the captions were drawn with.
+            features = self.dropout(self.late(grids, training=False), training=True)
+            with tape.stop_recording():  # no gradient leads through choosing words
+                tokens = self.sample(features)
+                rewards = tf.numpy_function(self.rewards, [tokens, images], tf.float32, stateful=False)
+                rewards = tf.ensure_shape(rewards, (None, self.samples))
+                others = (tf.reduce_sum(rewards, axis=1, keepdims=True) - rewards) / (self.samples - 1)
+                advantage = tf.reshape(rewards - others, (-1, 1))
+                said = tf.cast(tokens != PAD, tf.float32)
+                inputs = tf.concat([tf.fill((tf.shape(tokens)[0], 1), START), tokens[:, :-1]], axis=1)
+            # Without the decoder's dropout: these must be the probabilities that the captions were drawn with.
             policy = self.policy(self.decoder([features, inputs], training=False))
             nll = tf.nn.sparse_softmax_cross_entropy_with_logits(tokens, policy)
             loss = tf.reduce_sum(advantage * nll * said) / tf.reduce_sum(said)
-        weights = self.decoder.trainable_variables
+        weights = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         self.means["reward"].update_state(rewards)
         self.means["words"].update_state(tf.reduce_sum(said, axis=1))
@@ -134,10 +137,12 @@ def train_self_critical(
     temperature: float = 0.7,
     bleu: float = 1.0,
     max_length: int = 20,
+    dropout: float = 0.4,
+    freeze_encoder: bool = True,
     views: int = 7,
     seed: int = 0,
 ) -> History:
-    """Train the decoder of `checkpoint` by the rewards of its samples; its encoder stays as it is.
+    """Train the decoder of `checkpoint` by the rewards of its samples, and its encoder with it or not.
 
     Interrupted, the same call goes on after the last finished epoch. Writes what `train_captioner` writes.
 
@@ -151,6 +156,8 @@ def train_self_critical(
             samples contain such a word, the longer the likelier, and the model learns above all to be brief.
         bleu: weight of BLEU-4 in the reward, see `Reward`.
         max_length: words of a sample, its end included.
+        dropout: share of an image's features that neither its samples nor learning from them can see.
+        freeze_encoder: train the decoder alone.
         views: as for `train_captioner`.
 
     Raises:
@@ -166,9 +173,9 @@ def train_self_critical(
     early, late = split_encoder(checkpoint.encoder)
     train_grids = Grids(early, images, list(train), folder.parent / "grids", views)
     dev_grids = Grids(early, images, list(dev), folder.parent / "grids")
-    freeze(late)
+    freeze(late, freeze_encoder)
     model = SelfCritical(
-        late, checkpoint.decoder, checkpoint.tokenizer, Reward(train, bleu), samples, temperature, max_length
+        late, checkpoint.decoder, checkpoint.tokenizer, Reward(train, bleu), samples, temperature, max_length, dropout
     )
     model.compile(optimizer=keras.optimizers.Adam(learning_rate, global_clipnorm=5.0), jit_compile=False)
     stage = {
@@ -176,6 +183,8 @@ def train_self_critical(
         "temperature": temperature,
         "bleu": bleu,
         "max_length": max_length,
+        "dropout": dropout,
+        "freeze_encoder": freeze_encoder,
         "epochs": epochs,
         "images_per_batch": images_per_batch,
         "learning_rate": learning_rate,

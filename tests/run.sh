@@ -10,7 +10,7 @@ trap 'rm -rf "$scratch"' EXIT
 copy=$scratch/checkout
 mkdir "$copy"
 tar --exclude=./.git --exclude=./.venv --exclude=__pycache__ --exclude='./Flickr8k_Dataset/*.jpg' \
-    --exclude=./models/grids --exclude=./models/settled --exclude=./models/finetuned --exclude=./models/restarted \
+    --exclude=./models/grids --exclude=./models/settled --exclude=./models/finetuned --exclude='./models/restarted_*' \
     --exclude=./models/self_critical --exclude=./models/compare \
     --exclude=./sample/models --exclude=./sample/descriptions.txt --exclude=./sample/features.p \
     --exclude=./sample/tokenizer.p -cf - . | tar -xf - -C "$copy"

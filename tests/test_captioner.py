@@ -11,6 +11,7 @@ from caption_generator.captioner import Captioner, vocabulary_note
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.decoding import BeamSearch, Caption
+from caption_generator.detector import WordDetector
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.familiarity import Familiarity
 from caption_generator.files import CaptionError
@@ -121,6 +122,25 @@ def test_scores_are_multiplied_by_the_familiarity_of_their_photo(captioner, work
     ):
         assert [c.text for c in scaled] == [c.text for c in plain]
         assert [c.score for c in scaled] == pytest.approx([c.score * factor for c in plain], abs=1e-3)
+
+
+def test_captions_are_ranked_by_the_words_that_their_photo_calls_for(captioner, workspace):
+    size = captioner.encoder.row.input_size
+    pixels = np.stack([load_pixels(workspace.images / name, size) for name in workspace.image_names()])
+    tokenizer = captioner.checkpoint.tokenizer
+    random = np.random.default_rng(0)
+    shapes = ((256,), (len(tokenizer), 256), (len(tokenizer),))
+    detector = WordDetector(*(random.random(shape, np.float32) for shape in shapes), good=0.5)
+    ranking = Captioner(replace(captioner.checkpoint, detector=detector), captioner.encoder, beam=captioner.search.beam)
+    found, ranked = captioner.caption_pixels(pixels), ranking.caption_pixels(pixels)
+    features = captioner.encode(pixels)
+    assert ranked == detector.rank(features, found, tokenizer)
+    assert [caption for captions in ranked for caption in captions] != [c for captions in found for c in captions]
+
+    photo = workspace.images / workspace.image_names()[0]
+    assert ranking.called_for(photo, top=4) == detector.called_for(features[0], tokenizer, top=4)
+    with pytest.raises(CaptionError, match="has not learned which words"):
+        captioner.called_for(photo)
 
 
 def test_a_missing_model_is_named(tmp_path):

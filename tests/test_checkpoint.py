@@ -20,6 +20,7 @@ from caption_generator.checkpoint import (
     save_checkpoint,
 )
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
+from caption_generator.detector import WordDetector
 from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder, with_pooling
 from caption_generator.familiarity import Familiarity
 from caption_generator.files import CaptionError
@@ -128,6 +129,19 @@ def test_what_photos_usually_look_like_comes_back(half, checkpoint, path):
     assert (found.lowest, found.usual) == (0.25, 0.75)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_which_words_photos_call_for_comes_back(half, checkpoint, path):
+    random = np.random.default_rng(0)
+    shapes = ((6,), (len(checkpoint.tokenizer), 6), (len(checkpoint.tokenizer),))
+    learned = WordDetector(*(random.random(shape, np.float32) for shape in shapes), good=1.25)
+    save_checkpoint(replace(checkpoint, detector=learned), path, half=half)
+    found = load_checkpoint(path).detector
+    for name in ("mean", "weights", "share"):
+        assert getattr(found, name).dtype == np.float32
+        np.testing.assert_allclose(getattr(found, name), getattr(learned, name), rtol=1e-3 if half else 0)
+    assert found.good == 1.25
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_sixteen_bits_halve_the_file_and_hardly_change_a_logit(name, tokenizer, tmp_path):
     # So large that the weights are most of the file.
@@ -181,6 +195,12 @@ def test_the_mean_of_checkpoints_has_the_mean_of_their_weights(with_encoder, tmp
     for mean, arrays in zip(found.network.get_weights(), zip(*drawn, strict=True), strict=True):
         np.testing.assert_allclose(mean, sum(arrays) / 3, rtol=1e-5, atol=1e-6)
     assert found.decoder.spec == with_encoder.decoder.spec
+    names = [f"{tmp_path.name}/{number}.h5" for number in range(3)]
+    assert found.training == dict(with_encoder.training) | {"averaged": [names]}
+    save_checkpoint(found, tmp_path / "mean.h5")
+    again = average_checkpoints([tmp_path / "mean.h5", tmp_path / "0.h5"])
+    assert again.training["averaged"] == [names, [f"{tmp_path.name}/mean.h5", f"{tmp_path.name}/0.h5"]]
+    assert average_checkpoints([tmp_path / "mean.h5"]).training == found.training
 
 
 def test_a_missing_file_is_named_with_the_way_out(path):

@@ -171,6 +171,15 @@ def test_word_probabilities_have_a_bar_for_each_word_and_the_end(workspace):
     assert figure.get_suptitle() == "red wall  (score 0.50)"
 
 
+def test_the_words_that_a_photo_calls_for_have_a_bar_each(workspace):
+    photo = workspace.images / workspace.image_names()[0]
+    left, right = plots.called_for(photo, {"wall": 0.75, "red": 0.5}).axes
+    assert len(left.images) == 1
+    assert [bar.get_width() for bar in right.patches] == [0.75, 0.5]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["wall", "red"]
+    assert texts(right) == ["0.75", "0.50"]
+
+
 @pytest.mark.parametrize("out", ["captioned.png", "captioned", "captioned.picture"])
 def test_without_a_display_the_picture_is_written_as_png_whatever_its_name(out, workspace, tmp_path):
     results = [Result(workspace.images / name, (CAPTION,)) for name in workspace.image_names()[:2]]

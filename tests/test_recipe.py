@@ -14,6 +14,7 @@ from caption_generator.systems import SYSTEMS
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
 
+RUNS = ["settled", "finetuned", "restarted_1", "restarted_2", "self_critical"]
 SMALL = {"epochs": 1, "images_per_batch": 4, "views": 1}
 
 
@@ -26,7 +27,9 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
     )
     system = replace(SYSTEMS[recipe.SYSTEM], encoder="tiny", min_count=2)
     monkeypatch.setitem(SYSTEMS, recipe.SYSTEM, system)
-    monkeypatch.setattr(recipe, "STAGES", {name: dict(stage) | SMALL for name, stage in recipe.STAGES.items()})
+    small = {stage: [dict(settings) | SMALL for settings in runs] for stage, runs in recipe.STAGES.items()}
+    monkeypatch.setattr(recipe, "STAGES", small)
+    monkeypatch.setattr(recipe, "AVERAGED", 1)
     monkeypatch.setattr("caption_generator.evaluate.has_java", lambda: False)  # which takes seconds to start
     workspace = Workspace(workspace.inputs, tmp_path / "outputs")
     recipe.run(workspace)
@@ -34,20 +37,24 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
     captioner = Captioner.load(workspace.models / "bundled.h5")
     assert captioner.checkpoint.tokenizer.words == Tokenizer.load(workspace.tokenizer).words
     assert captioner.checkpoint.familiarity is not None
+    assert len(captioner.checkpoint.detector.share) == len(captioner.checkpoint.tokenizer)
     assert [stage["epochs"] for stage in captioner.checkpoint.training["stages"]] == [1, 1, 1, 1]
     photos = [workspace.images / name for name in workspace.image_names()]
     assert all(np.isfinite(result.best.score) for result in captioner.caption_files(photos))
 
     with open(workspace.models / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["stage"] for row in rows] == ["settled", "finetuned", "restarted", "self_critical"]
+    assert [row["run"] for row in rows] == RUNS
     assert all(float(row["val_cider"]) >= 0 for row in rows)
     assert all(float(row["loss"] or row["reward"]) > 0 for row in rows)  # and not NaN
     histories = recipe.read_log(workspace.models / "log.csv")
-    assert list(histories) == list(recipe.STAGES)
+    assert list(histories) == RUNS
     assert histories["settled"][0].keys() == {"epoch", "loss", "val_loss", "val_cider"}
     scores = json.loads((workspace.models / "scores.json").read_text())
     assert [row["beam"] for row in scores] == [1, 3, 5]
+
+    *_, restarted = load_checkpoint(workspace.models / "self_critical" / "model_1.h5").training["averaged"]
+    assert restarted == ["restarted_1/model_1.h5", "restarted_2/model_1.h5"]
 
     # Run again after the last stage was lost: those before it are not trained anew.
     before = {path: path.stat().st_mtime_ns for path in workspace.models.glob("*/model_1.h5")}
@@ -58,13 +65,17 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
 
 
 def test_the_log_and_the_scores_of_the_model_that_ships_are_of_this_recipe():
-    log = recipe.read_log()
-    assert {stage: len(rows) for stage, rows in log.items()} == {
-        stage: settings["epochs"] for stage, settings in recipe.STAGES.items()
+    runs = [settings for stage in recipe.STAGES.values() for settings in stage]
+    assert {run: len(rows) for run, rows in recipe.read_log().items()} == {
+        run: settings["epochs"] for run, settings in zip(RUNS, runs, strict=True)
     }
-    stages = load_checkpoint(BUNDLED_MODEL).training["stages"]
-    for settings, stage in zip(recipe.STAGES.values(), stages, strict=True):
+    training = load_checkpoint(BUNDLED_MODEL).training
+    for (settings, *_), stage in zip(recipe.STAGES.values(), training["stages"], strict=True):
         assert settings.items() <= stage.items()
+    restarted, last = training["averaged"]
+    assert restarted == ["restarted_1/model_10.h5", "restarted_2/model_8.h5"]
+    epochs = range(recipe.STAGES["self_critical"][0]["epochs"], 0, -1)
+    assert last == [f"self_critical/model_{epoch}.h5" for epoch in epochs[: recipe.AVERAGED]]
     scores = json.loads((ROOT / "models" / "scores.json").read_text())
     assert [row["beam"] for row in scores] == list(recipe.BEAMS)
 

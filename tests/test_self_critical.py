@@ -51,9 +51,11 @@ def decoder_of(name: str, spread: float = 0.5) -> Decoder:
     return decoder
 
 
-def network(name: str, reward=no_reward, samples: int = 5, max_length: int = 7, spread: float = 0.35) -> SelfCritical:
+def network(
+    name: str, reward=no_reward, samples: int = 5, max_length: int = 7, spread: float = 0.35, dropout: float = 0.0
+) -> SelfCritical:
     late, decoder = late_layers(DECODERS[name].pooling), decoder_of(name, spread)
-    model = SelfCritical(late, decoder, WORDS, reward, samples, TEMPERATURE, max_length)
+    model = SelfCritical(late, decoder, WORDS, reward, samples, TEMPERATURE, max_length, dropout)
     model.late.trainable = False
     return model
 
@@ -154,9 +156,11 @@ def test_each_sample_has_the_reward_of_its_words_for_its_own_image():
 # Training
 
 
-def train(model: SelfCritical, steps: int, learning_rate: float = 0.02, optimizer=keras.optimizers.Adam):
+def train(
+    model: SelfCritical, steps: int, learning_rate: float = 0.02, optimizer=keras.optimizers.Adam, run_eagerly=False
+):
     """The same two images again and again, the second first."""
-    model.compile(optimizer(learning_rate), jit_compile=False)
+    model.compile(optimizer(learning_rate), run_eagerly=run_eagerly, jit_compile=False)
     images = np.array([1, 0], np.int32)
     stream = tf.data.Dataset.from_tensors((grids(2)[images], images)).repeat(steps)
     model.fit(stream, epochs=1, verbose=0, shuffle=False)
@@ -199,7 +203,8 @@ def test_a_sample_is_compared_with_the_others_of_its_own_image_alone():
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_step_follows_the_gradient_of_reinforce(name, monkeypatch):
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_step_follows_the_gradient_of_reinforce(name, frozen, monkeypatch):
     """One step of plain gradient descent, and the same from a formula that goes through the captions one by one."""
     tokens = np.array(
         [[4, 5, END], [6, END, PAD], [7, 8, 9], [4, 4, END], [END, PAD, PAD], [10, 11, 12]], np.int32
@@ -208,10 +213,15 @@ def test_a_step_follows_the_gradient_of_reinforce(name, monkeypatch):
     model = network(name, samples=3, max_length=3)
     monkeypatch.setattr(model, "sample", lambda features: tf.constant(tokens))
     monkeypatch.setattr(model, "rewards", lambda tokens, images: worth)
-    before = model.decoder.get_weights()
-    variables = [variable.value for variable in model.decoder.trainable_variables]
-    features = tf.convert_to_tensor(model.late(grids(2)[[1, 0]]))
+    # What is hidden from an image's samples is hidden from learning about them, too.
+    shown = tf.constant(np.random.default_rng(3).random(model.late(grids(2)).shape) < 0.6, tf.float32)
+    monkeypatch.setattr(model, "dropout", lambda features, training: features * shown)
+    model.late.trainable = not frozen
+    trained = [model.decoder] if frozen else [model.late, model.decoder]
+    before = [weights for part in trained for weights in part.get_weights()]
+    variables = [variable.value for part in trained for variable in part.trainable_variables]
     with tf.GradientTape() as tape:
+        features = tf.convert_to_tensor(model.late(grids(2)[[1, 0]])) * shown
         loss = 0.0
         for row, caption in enumerate(tokens):
             image, sample = divmod(row, 3)
@@ -223,9 +233,25 @@ def test_a_step_follows_the_gradient_of_reinforce(name, monkeypatch):
         loss /= np.count_nonzero(tokens != PAD)
     gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(loss, variables)]
     train(model, steps=1, learning_rate=0.1, optimizer=keras.optimizers.SGD)
-    for after, was, gradient in zip(model.decoder.get_weights(), before, gradients, strict=True):
+    found = [weights for part in trained for weights in part.get_weights()]
+    for after, was, gradient in zip(found, before, gradients, strict=True):
         np.testing.assert_allclose(after, was - 0.1 * gradient, rtol=1e-4, atol=1e-5)
     assert max(np.abs(gradient).max() for gradient in gradients) > 0.01
+    assert np.abs(gradients[0]).max() > 1e-4
+
+
+def test_samples_do_not_see_all_of_the_features(monkeypatch):
+    model = network("attention", samples=2, dropout=0.25)
+    seen = []
+    sample = model.sample
+    monkeypatch.setattr(model, "sample", lambda features: seen.append(features.numpy()) or sample(features))
+    train(model, steps=2, run_eagerly=True)
+    whole = model.late(grids(2)[[1, 0]]).numpy()
+    for features in seen:
+        hidden = features == 0
+        assert 0.1 < hidden.mean() < 0.4
+        np.testing.assert_allclose(features[~hidden], whole[~hidden] / 0.75, rtol=1e-5)
+    assert (seen[0] != seen[1]).any()
 
 
 def test_the_late_layers_stay_as_they_are(name):
@@ -266,7 +292,7 @@ class Run:
     history: list
 
 
-def run(untrained, pictures: Path, folder: Path, name: str) -> Run:
+def run(untrained, pictures: Path, folder: Path, name: str, **options) -> Run:
     checkpoint = untrained(name)
     keras.utils.set_random_seed(len(str(folder)))  # whatever was drawn before must not matter
     history = train_self_critical(
@@ -281,6 +307,7 @@ def run(untrained, pictures: Path, folder: Path, name: str) -> Run:
         samples=3,
         max_length=5,
         views=1,
+        **options,
     )
     return Run(folder, checkpoint, history)
 
@@ -310,6 +337,15 @@ def test_the_decoder_has_learnt_and_the_encoder_has_not(trained, untrained):
         assert np.abs(variable.numpy() - old.numpy()).max() > 0, variable.path
 
 
+def test_where_the_encoder_is_not_frozen_it_learns_too(untrained, pictures, tmp_path):
+    learned = run(untrained, pictures, tmp_path / "models", "attention", freeze_encoder=False).checkpoint
+    before = untrained("attention")
+    assert not same_weights(learned.encoder.model, before.encoder.model)
+    assert not same_weights(learned.decoder.model, before.decoder.model)
+    found = load_checkpoint(tmp_path / "models" / "model_2.h5")
+    assert same_weights(found.encoder.model, learned.encoder.model)
+
+
 def test_checkpoints_hold_both_networks_and_say_how_they_were_trained(trained):
     names = sorted(path.name for path in trained.folder.iterdir())
     assert names == ["history.csv", "model_1.h5", "model_2.h5", "model_best.h5", "resume"]
@@ -318,12 +354,8 @@ def test_checkpoints_hold_both_networks_and_say_how_they_were_trained(trained):
     assert isinstance(found.encoder, Encoder)
     assert found.encoder.identity == found.encoder_identity == trained.checkpoint.encoder_identity
     (stage,) = found.training["stages"]
-    assert {name: stage[name] for name in ("samples", "temperature", "bleu", "max_length")} == {
-        "samples": 3,
-        "temperature": 0.7,
-        "bleu": 1.0,
-        "max_length": 5,
-    }
+    noted = {"samples": 3, "temperature": 0.7, "bleu": 1.0, "max_length": 5, "dropout": 0.4, "freeze_encoder": True}
+    assert noted.items() <= stage.items()
     assert found.training["reward"] == pytest.approx(trained.history[1]["reward"])
     best = max(trained.history, key=lambda row: row["val_cider"])  # the first of equals
     assert load_checkpoint(trained.folder / "model_best.h5").training["epoch"] == best["epoch"]
