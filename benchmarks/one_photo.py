@@ -2,7 +2,7 @@
 
 Ten photos at a time are captioned twice: by the encoder and the decoder as they are trained, and as `Captioner` has
 them, with batch norm folded into the convolutions and what a word becomes on its way into the LSTM computed beforehand.
-The table gives medians in milliseconds.
+The table gives medians in milliseconds; ranking what was found is part of the search.
 """
 
 import argparse

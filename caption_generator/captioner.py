@@ -121,7 +121,7 @@ class Captioner:
         attention = self.checkpoint.decoder.attention
         if attention is None:
             raise CaptionError(f"the decoder {self.checkpoint.decoder.spec.name} does not look at places of the photo.")
-        features = self.encode(load_pixels(photo, self.encoder.row.input_size)[None])
+        features = self._see(photo)
         tokens = self.checkpoint.tokenizer.encode(caption.text)[None, :-1]
         [weights] = attention.predict_on_batch([features, tokens])
         return weights.reshape(-1, *features.shape[1:3])
@@ -134,8 +134,12 @@ class Captioner:
         """
         if self.checkpoint.detector is None:
             raise CaptionError("the model has not learned which words photos call for: use the one that ships.")
-        [features] = self.encode(load_pixels(photo, self.encoder.row.input_size)[None])
+        [features] = self._see(photo)
         return self.checkpoint.detector.called_for(features, self.checkpoint.tokenizer, top)
+
+    def _see(self, photo: str | Path) -> np.ndarray:
+        """The features of one photo, as of a batch."""
+        return self.encode(load_pixels(photo, self.encoder.row.input_size)[None])
 
     def caption_files(self, paths: Sequence[str | Path], batch_size: int = 32) -> Iterator[Result]:
         """Caption picture files of any kind, in batches, in their order; a broken one costs only its own caption."""
