@@ -1,10 +1,10 @@
 """Every system on equal terms: `python -m caption_generator.compare`.
 
-For each encoder, each kind of system and each seed the decoder is trained, on features that are made once, until an
-epoch has a dev loss worse than before. Its best epoch captions the dev images with beam 3, and these are scored. A
-finished run is a file of its own below `models/compare/`, so that an interrupted comparison goes on where it was, and
-several commands can share the work, given other encoders, kinds or seeds. What all of them found is collected in
-`models/compare/comparison.json` and printed as a table of dev scores, mean and standard deviation over the seeds.
+For each encoder, each seed and each kind of system the decoder is trained, on features that are made once, for the same
+few epochs, over which the learning rate falls to 0. Its best epoch captions the dev images with beam 3, and these are
+scored. A finished run is a file of its own below `models/compare/`, so that an interrupted comparison goes on where it
+was, and several commands can share the work, given other encoders, kinds or seeds. What all of them found is collected
+in `models/compare/comparison.json` and printed as a table of dev scores, mean and standard deviation over the seeds.
 `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where the dataset is and where results go.
 """
 
@@ -32,8 +32,7 @@ from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.train import check_captions, train_decoder
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
-EPOCHS = 20  # at most
-BATCH_SIZE = 128
+EPOCHS, BATCH_SIZE = 4, 64
 BEAM = 3
 SEEDS = (0, 1, 2)
 MEASURES = ("BLEU-4", "METEOR", "CIDEr")
@@ -135,8 +134,8 @@ def run_system(
             batch_size=batch_size,
             seed=seed,
             dataset=workspace.dataset,
+            cosine=True,
             callbacks=[timer],
-            until_worse=True,
         )
         write_json(trained, {"settings": settings, "seconds": timer.median()})
     best = load_checkpoint(folder / "model_best.h5")
@@ -180,7 +179,7 @@ def extract_all(encoder: str, pooling: str, workspace: Workspace, names: Sequenc
 
 
 def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]) -> list[Outcome]:
-    """All runs of all these, those with the same features after one another, with what earlier commands ran.
+    """All runs of all these, with what earlier commands ran.
 
     Raises:
         CaptionError: as `run_system`; what is missing altogether is said before anything is trained.
@@ -192,13 +191,14 @@ def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], see
     if any(KINDS[kind].pooling == "grid" for kind in kinds):
         for encoder in encoders:
             check_grid(encoder)
+    names = [*data.train, *data.dev]
     for encoder in encoders:
-        for pooling in dict.fromkeys(KINDS[kind].pooling for kind in kinds):
-            features = extract_all(encoder, pooling, workspace, [*data.train, *data.dev])
-            for seed in seeds:
-                for system in (KINDS[kind] for kind in kinds if KINDS[kind].pooling == pooling):
-                    print(f"{encoder}, {system.kind}, seed {seed}", file=sys.stderr)
-                    run_system(system, features, data, workspace, seed, EPOCHS, BATCH_SIZE)
+        poolings = {KINDS[kind].pooling for kind in kinds}
+        features = {pooling: extract_all(encoder, pooling, workspace, names) for pooling in poolings}
+        for seed in seeds:
+            for system in map(KINDS.get, kinds):
+                print(f"{encoder}, {system.kind}, seed {seed}", file=sys.stderr)
+                run_system(system, features[system.pooling], data, workspace, seed, EPOCHS, BATCH_SIZE)
     found = map(read_outcome, sorted((workspace.models / "compare").glob("*/*/*/outcome.json")))
     return [outcome for outcome in found if outcome]
 
@@ -233,7 +233,7 @@ def by_kind(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]
 def table(outcomes: Iterable[Outcome]) -> str:
     """In Markdown: parameters and dev scores of each kind with each encoder, mean ± standard deviation over seeds."""
     lines = [
-        f"| encoder | kind | parameters | best epochs | {' | '.join(MEASURES)} |",
+        f"| encoder | kind | parameters | seeds | {' | '.join(MEASURES)} |",
         f"|---|---|---|---|{'---|' * len(MEASURES)}",
     ]
     for (encoder, kind), runs in by_kind(outcomes).items():
@@ -241,7 +241,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
             encoder,
             kind,
             f"{runs[0].parameters / 1e6:.1f} M",
-            ", ".join(str(run.best_epoch) for run in runs),
+            ", ".join(str(run.seed) for run in runs),
             *(mean_and_spread([run.scores.get(measure, np.nan) for run in runs]) for measure in MEASURES),
         ]
         lines.append(f"| {' | '.join(cells)} |")

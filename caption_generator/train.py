@@ -37,11 +37,10 @@ def train_decoder(
     vectors: WordVectors | None = None,
     epochs: int = 10,
     batch_size: int = 128,
-    learning_rate: float = 1e-3,
     seed: int = 0,
     dataset: str = "",
+    cosine: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    until_worse: bool = False,
 ) -> History:
     """Train a decoder on frozen features; interrupted, the same call goes on after the last finished epoch.
 
@@ -56,10 +55,9 @@ def train_decoder(
         system: what to train; its encoder is the one that made the features.
         vectors: of the tokenizer's words, for a system whose words begin with them.
         batch_size: captions in a batch.
-        learning_rate: of Adam.
         dataset: the dataset's name, noted in the checkpoint.
+        cosine: let the learning rate fall to 0 along a cosine, over all epochs.
         callbacks: as those of `fit`.
-        until_worse: likewise.
 
     Returns:
         For every epoch its number, mean training loss and mean dev loss, in nats a word.
@@ -72,7 +70,10 @@ def train_decoder(
     check_features(system, features)
     keras.utils.set_random_seed(seed)
     network = build_system(system, features.encoder.feature_size, tokenizer, vectors)
-    network.model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=WordLoss(), jit_compile=False)
+    batches = CaptionBatches(train, features.matrix(list(train)), tokenizer, batch_size, seed)
+    falling = keras.optimizers.schedules.CosineDecay(system.learning_rate, epochs * len(batches))
+    optimizer = keras.optimizers.Adam(falling if cosine else system.learning_rate)
+    network.model.compile(optimizer=optimizer, loss=WordLoss(), jit_compile=False)
     checkpoint = Checkpoint(
         network,
         tokenizer,
@@ -85,19 +86,19 @@ def train_decoder(
             "captions": sum(map(len, train.values())),
             "fingerprint": fingerprint(train),
             "batch_size": batch_size,
-            "learning_rate": learning_rate,
+            "learning_rate": system.learning_rate,
+            "cosine_epochs": epochs if cosine else None,
             "seed": seed,
         },
     )
     return fit(
         network.model,
-        CaptionBatches(train, features.matrix(list(train)), tokenizer, batch_size, seed),
+        batches,
         CaptionBatches(dev, features.matrix(list(dev)), tokenizer, batch_size, seed=None),
         checkpoint,
         Path(folder),
         epochs,
         callbacks=callbacks,
-        until_worse=until_worse,
     )
 
 
@@ -214,7 +215,6 @@ def fit(
     epochs: int,
     best_by: str = "val_loss",
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    until_worse: bool = False,
 ) -> History:
     """`model.fit` with checkpoints, resumption, a log and a bar.
 
@@ -226,7 +226,6 @@ def fit(
         folder: where to save it.
         best_by: the logged number that chooses `model_best.h5`: the least of a loss, else the most.
         callbacks: come first, and may add to what is logged.
-        until_worse: stop after the first epoch that is worse than an earlier one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "history.csv"
@@ -243,7 +242,7 @@ def fit(
         callbacks=[
             *callbacks,
             DrawOrder(train),
-            SaveCheckpoints(checkpoint, folder, best_by, read_history(log) if resuming else [], until_worse),
+            SaveCheckpoints(checkpoint, folder, best_by, read_history(log) if resuming else []),
             keras.callbacks.CSVLogger(log, append=resuming),
             keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
             ShowProgress(),
@@ -316,9 +315,9 @@ class ShowProgress(keras.callbacks.Callback):
 class SaveCheckpoints(keras.callbacks.Callback):
     """Write `model_{epoch}.h5` after every epoch, and `model_best.h5` whenever an epoch is the best yet."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, best_by: str, before: History, until_worse: bool = False):
+    def __init__(self, checkpoint: Checkpoint, folder: Path, best_by: str, before: History):
         super().__init__()
-        self.checkpoint, self.folder, self.best_by, self.until_worse = checkpoint, folder, best_by, until_worse
+        self.checkpoint, self.folder, self.best_by = checkpoint, folder, best_by
         self.best = max(map(self._merit, before), default=float("-inf"))
 
     def _merit(self, logs: Mapping[str, float]) -> float:
@@ -332,5 +331,3 @@ class SaveCheckpoints(keras.callbacks.Callback):
         if self._merit(losses) > self.best:
             self.best = self._merit(losses)
             save_checkpoint(checkpoint, self.folder / "model_best.h5")
-        elif self.until_worse and self._merit(losses) < self.best:  # an epoch that is repeated equals itself
-            self.model.stop_training = True

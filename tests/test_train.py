@@ -279,6 +279,7 @@ def test_train_decoder_writes_checkpoints_that_know_what_they_were_trained_on(wo
         "fingerprint": fingerprint(TRAIN),
         "batch_size": 8,
         "learning_rate": 1e-3,
+        "cosine_epochs": None,
         "seed": 3,
         "epoch": 1,
         "loss": pytest.approx(row["loss"]),
@@ -319,6 +320,28 @@ def test_features_of_another_encoder_than_the_systems_are_refused(words, tmp_pat
     with pytest.raises(CaptionError, match=r"xception-merged reads features of the encoder xception.*notebook 2"):
         train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, encoder="xception"), epochs=1)
     train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, replace(MERGE, encoder="bundled"), epochs=1)
+
+
+class LogRates(keras.callbacks.Callback):
+    """The learning rate of every batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates: list[float] = []
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_the_learning_rate_falls_to_nothing_along_a_cosine_if_so_wanted(cosine, words, tmp_path):
+    log = LogRates()
+    system, options = replace(MERGE, learning_rate=0.01), {"epochs": 2, "batch_size": 8, "callbacks": [log]}
+    train_decoder(TRAIN, DEV, FEATURES, words, tmp_path, system, cosine=cosine, **options)
+    steps = np.arange(6) / 6  # 24 captions, twice
+    expected = 0.01 * (1 + np.cos(np.pi * steps)) / 2 if cosine else np.full(6, 0.01)
+    np.testing.assert_allclose(log.rates, expected, rtol=1e-5)
+    assert load_checkpoint(tmp_path / "model_2.h5").training["cosine_epochs"] == (2 if cosine else None)
 
 
 def test_train_decoder_trains_on_stored_grids_too(words, tmp_path):
@@ -385,13 +408,6 @@ def test_the_last_row_of_a_repeated_epoch_counts(tmp_path):
         {"epoch": 2, "loss": 1.9, "val_loss": 2.4},
         {"epoch": 3, "loss": 1, "val_loss": 2},
     ]
-
-
-def test_training_ends_with_the_first_epoch_that_is_worse_if_so_wanted(words, tmp_path):
-    options = {"best_by": "val_score", "callbacks": [LogScores()]}
-    for until_worse, epochs in ((False, 3), (True, 2)):
-        _, history = run(tmp_path / str(until_worse), words, until_worse=until_worse, **options)
-        assert [row["val_score"] for row in history] == [5, 1, 3][:epochs]
 
 
 def test_a_run_is_not_resumed_with_what_another_left_in_its_folder(folder, whole, words):
