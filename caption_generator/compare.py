@@ -193,10 +193,10 @@ def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], see
             check_grid(encoder)
     names = [*data.train, *data.dev]
     for encoder in encoders:
-        poolings = {KINDS[kind].pooling for kind in kinds}
+        poolings = dict.fromkeys(KINDS[kind].pooling for kind in kinds)
         features = {pooling: extract_all(encoder, pooling, workspace, names) for pooling in poolings}
         for seed in seeds:
-            for system in map(KINDS.get, kinds):
+            for system in (KINDS[kind] for kind in kinds):
                 print(f"{encoder}, {system.kind}, seed {seed}", file=sys.stderr)
                 run_system(system, features[system.pooling], data, workspace, seed, EPOCHS, BATCH_SIZE)
     found = map(read_outcome, sorted((workspace.models / "compare").glob("*/*/*/outcome.json")))

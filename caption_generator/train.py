@@ -71,9 +71,10 @@ def train_decoder(
     keras.utils.set_random_seed(seed)
     network = build_system(system, features.encoder.feature_size, tokenizer, vectors)
     batches = CaptionBatches(train, features.matrix(list(train)), tokenizer, batch_size, seed)
-    falling = keras.optimizers.schedules.CosineDecay(system.learning_rate, epochs * len(batches))
-    optimizer = keras.optimizers.Adam(falling if cosine else system.learning_rate)
-    network.model.compile(optimizer=optimizer, loss=WordLoss(), jit_compile=False)
+    rate = system.learning_rate
+    if cosine:
+        rate = keras.optimizers.schedules.CosineDecay(rate, epochs * len(batches))
+    network.model.compile(optimizer=keras.optimizers.Adam(rate), loss=WordLoss(), jit_compile=False)
     checkpoint = Checkpoint(
         network,
         tokenizer,
