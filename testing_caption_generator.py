@@ -50,6 +50,8 @@ def complain(sentence: str) -> None:
 
 def main() -> int:
     options = parse_arguments()
+    # A file's name is printed as it is, even where it is not text in this system's encoding.
+    sys.stdout.reconfigure(errors="surrogateescape")
     load_tensorflow()
     # After the arguments are known to be right, for these take seconds.
     from caption_generator.captioner import Captioner, vocabulary_note

@@ -29,7 +29,10 @@ def this_project() -> tuple[Callable[[Path], object], int, int]:
     from caption_generator.workspace import BUNDLED_MODEL
 
     captioner = Captioner.load()
-    parameters = captioner.encoder.model.count_params() + captioner.checkpoint.decoder.model.count_params()
+    checkpoint = captioner.checkpoint
+    parameters = captioner.encoder.model.count_params() + checkpoint.decoder.model.count_params()
+    if checkpoint.detector is not None:  # the word detector is no Keras model
+        parameters += checkpoint.detector.mean.size + checkpoint.detector.weights.size + checkpoint.detector.share.size
     return lambda path: list(captioner.caption_files([path])), parameters, BUNDLED_MODEL.stat().st_size
 
 

@@ -1,6 +1,6 @@
 """Step 4a: captions and features to training batches, one at a time.
 
-The ancestors made a row of every prefix of every caption, and a one-hot vector as long as the vocabulary of every next
+The tutorials make a row of every prefix of every caption, and a one-hot vector as long as the vocabulary of every next
 word. Here a caption is one row: teacher forcing shows the decoder all its words at once, and each target is one number.
 """
 
@@ -42,7 +42,8 @@ class CaptionBatches:
     Sorting by length keeps padding, and so wasted work, to a few per cent. The order is drawn anew for each epoch from
     `seed` and the epoch's number alone, so that a resumed run sees what an uninterrupted one would have seen.
 
-    Iterating yields `((features, inputs), targets, weights)`: float32 (batch, feature_size), then as `teacher_forcing`.
+    Iterating yields `((features, inputs), targets, weights)`: float32 (batch, ..., feature_size), then as
+    `teacher_forcing`.
     """
 
     def __init__(

@@ -103,7 +103,7 @@ def clean_caption(caption: str, min_letters: int = 1) -> str:
 
     Args:
         caption: as its author wrote it.
-        min_letters: drop shorter words. The ancestors' recipe is 2, which loses "a"; references have it, so a
+        min_letters: drop shorter words. The usual recipe is 2, which loses "a"; references have it, so a
             model that was never taught "a" loses BLEU.
     """
     text = PUNCTUATION.sub("", HYPHENS.sub(" ", caption.lower()))

@@ -3,8 +3,8 @@
 For each encoder, each seed and each kind of system the decoder is trained, on features that are made once, for the same
 few epochs, over which the learning rate falls to 0. Its best epoch captions the dev images with beam 3, and these are
 scored. A finished run is a file of its own below `models/compare/`, so that an interrupted comparison goes on where it
-was, and several commands can share the work, given other encoders, kinds or seeds. What all of them found is collected
-in `models/compare/comparison.json` and printed as a table of dev scores, mean and standard deviation over the seeds.
+was, and several commands can share the work, one for each encoder. What all of them found is collected in
+`models/compare/comparison.json` and printed as a table of dev scores, mean and standard deviation over the seeds.
 `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where the dataset is and where results go.
 """
 

@@ -18,8 +18,8 @@ class Features:
     """Feature vectors and what made them.
 
     Attributes:
-        vectors: image name to a float32 vector of shape (feature_size,).
-        encoder: what made them; None for a file that does not say, as the ancestors' did not.
+        vectors: image name to float32 features of shape (feature_size,), or (height, width, feature_size) for a grid.
+        encoder: what made them; None for a file that does not say, as those of older projects.
         errors: one sentence for each image that could not be read.
     """
 
@@ -28,7 +28,7 @@ class Features:
     errors: list[str] = field(default_factory=list)
 
     def matrix(self, names: Sequence[str]) -> np.ndarray:
-        """The vectors of `names` as one float32 array of shape (names, feature_size).
+        """The features of `names` as one float32 array of shape (names, ..., feature_size).
 
         Raises:
             CaptionError: an image has no vector.
@@ -36,8 +36,8 @@ class Features:
         missing = [name for name in names if name not in self.vectors]
         if missing:
             raise CaptionError(
-                f"features.p lacks {len(missing)} of {len(names)} images, {missing[0]} among them: "
-                "extract them with notebook 2."
+                f"features.p lacks {len(missing)} of {len(names)} images, {missing[0]} among them: extract them with "
+                "notebook 2, and replace or remove those that it cannot read."
             )
         return np.stack([self.vectors[name] for name in names])
 
@@ -125,7 +125,7 @@ def _already_done(path: Path, part: Path, identity: EncoderIdentity) -> dict[str
                 if made_by == identity.to_dict():
                     vectors |= batch
         except CaptionError:
-            part.unlink()  # the batch that was being written when the run was killed
+            part.unlink(missing_ok=True)  # the batch that was being written when the run was killed
             if vectors:
                 _append(part, identity, vectors)
     return vectors

@@ -32,11 +32,14 @@ def find_pictures(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
     errors: list[str] = []
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        elif glob.has_magic(argument) and not path.exists():
-            inside = sorted(map(Path, glob.glob(argument, recursive=True)))
-        else:
+        try:
+            if path.is_dir():
+                inside = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            elif glob.has_magic(argument) and not path.exists():
+                inside = sorted(map(Path, glob.glob(argument, recursive=True)))
+            else:
+                inside = [path]
+        except OSError:  # it may not be looked at, or its name is too long: `open_rgb` says so
             inside = [path]
         if not inside:
             errors.append(f"{argument} holds no pictures: check the name.")

@@ -34,7 +34,9 @@ def photos(
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, lines) in zip(axes.flat, captions.items(), strict=False):
-        axis.imshow(open_rgb(Path(folder, name)))
+        image = open_rgb(Path(folder, name))
+        image.thumbnail((600, 600))  # all of them are in memory until the figure is drawn
+        axis.imshow(image)
         lines = [lines] if isinstance(lines, str) else lines
         text = "\n".join(fill(line, width) for line in lines)
         axis.text(0, -0.03, text, transform=axis.transAxes, va="top", fontsize=9)

@@ -94,9 +94,11 @@ def last_epochs(workspace: Workspace, stage: str, runs: Sequence[Mapping[str, fl
 def is_finished(last: Path, model, settings: Mapping[str, float]) -> bool:
     """Whether `last` is what the checkpoint `model` became after training with `settings`, and not of another run."""
     from caption_generator.checkpoint import load_checkpoint
+    from caption_generator.train import read_history
 
-    if not last.is_file():
-        return False
+    history = last.parent / "history.csv"
+    if not (last.is_file() and history.is_file() and read_history(history)[-1]["epoch"] == settings["epochs"]):
+        return False  # the checkpoint is written first, and a run may have been killed before it was logged
     found = load_checkpoint(last)
     *before, stage = found.training.get("stages") or [{}]
     return (

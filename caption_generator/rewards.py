@@ -7,6 +7,7 @@ from math import exp, log
 import numpy as np
 
 from caption_generator.captions import Descriptions
+from caption_generator.tokenizer import END, SPECIAL_TOKENS
 
 Ngram = tuple[str, ...]
 LENGTHS = (1, 2, 3, 4)
@@ -20,14 +21,14 @@ class Reward:
     counts as a word, or captions learn to stop in the middle of a phrase to save what comes after.
     """
 
-    def __init__(self, references: Descriptions, bleu: float = 1.0, end: str = "<end>"):
+    def __init__(self, references: Descriptions, bleu: float = 1.0):
         """
         Args:
             references: image name to clean captions.
             bleu: weight of BLEU-4, 0 to 1, beside CIDEr-D, 0 to 10.
-            end: stands for the end of a caption, in references and candidates.
         """
         self.bleu = bleu
+        end = SPECIAL_TOKENS[END]
         counts = [[ngrams([*caption.split(), end]) for caption in group] for group in references.values()]
         self.log_images = log(len(counts))
         self.document_frequency = Counter(ngram for group in counts for ngram in set().union(*group))

@@ -27,9 +27,13 @@ def test_one_photo_compares_the_same_captions():
 
 
 def test_the_table_and_the_picture_come_from_the_seconds(tmp_path):
+    before = {"import_tensorflow": [7.0, 6.0, 8.0], "project_script": [14.0]}
+    (tmp_path / "speed.json").write_text(json.dumps(before))
     out = run("benchmarks", "--rows", "3", "4", "--runs", "1", "--out", str(tmp_path / "speed.png"))
     seconds = json.loads((tmp_path / "speed.json").read_text())
-    assert set(seconds) == {"ancestors_greedy", "project_greedy", "project_beam_5"}
+    assert seconds.items() > before.items()
+    assert set(seconds) - set(before) == {"ancestors_greedy", "project_greedy", "project_beam_5"}
+    assert "| ... against importing TensorFlow | 7 s | 14 s | 0.5 | 0.625 |" in out
     [slow], [fast] = seconds["ancestors_greedy"], seconds["project_greedy"]
     assert f"| {unit(slow)} | {unit(fast)} | {slow / fast:.3g} | 40 |" in out
     with Image.open(tmp_path / "speed.png") as picture:

@@ -347,6 +347,14 @@ def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(tmp_path):
     assert find_pictures([str(tmp_path / "dog[0-9].jpg")]) == ([tmp_path / "dog1.jpg"], [])
 
 
+def test_a_name_that_no_file_can_have_is_left_to_be_refused_with_the_photos():
+    name = "a" * 300 + ".jpg"
+    [path], errors = find_pictures([name])
+    assert (str(path), errors) == (name, [])
+    with pytest.raises(CaptionError, match=r"aaa\.jpg"):
+        open_rgb(path)
+
+
 def test_a_folder_or_glob_without_pictures_is_one_sentence_that_names_it(tmp_path):
     (tmp_path / "notes.txt").touch()
     (tmp_path / "a.jpg").touch()

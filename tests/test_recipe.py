@@ -69,6 +69,7 @@ def test_the_log_and_the_scores_of_the_model_that_ships_are_of_this_recipe():
     assert {run: len(rows) for run, rows in recipe.read_log().items()} == {
         run: settings["epochs"] for run, settings in zip(RUNS, runs, strict=True)
     }
+    assert all(row["val_cider"] > 0 for rows in recipe.read_log().values() for row in rows)
     training = load_checkpoint(BUNDLED_MODEL).training
     for (settings, *_), stage in zip(recipe.STAGES.values(), training["stages"], strict=True):
         assert settings.items() <= stage.items()

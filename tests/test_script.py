@@ -110,6 +110,16 @@ def test_a_bad_photo_costs_its_own_caption_and_json_says_all(model, workspace):
     assert any("nothing*.jpg holds no pictures" in error for error in errors)
 
 
+def test_a_name_that_is_not_text_is_printed_as_it_is(model, tmp_path):
+    photo = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    try:
+        Image.new("RGB", (40, 30)).save(os.fsdecode(photo))
+    except OSError:
+        pytest.skip("this file system only has names that are text")
+    printed = subprocess.check_output(command("-i", tmp_path, "--model", model), env=environment())
+    assert printed.startswith(photo + b"\t")
+
+
 def test_a_missing_model_is_one_sentence(workspace):
     done = run("-i", workspace.images, "--model", "missing.h5")
     assert (done.returncode, done.stdout) == (2, "")

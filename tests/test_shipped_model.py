@@ -12,6 +12,7 @@ from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
+MEASURES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 RECORD = json.loads((ROOT / "models" / "scores.json").read_text())
 
 
@@ -38,6 +39,15 @@ def test_it_captions_the_examples_as_the_readme_says(captioner: Captioner) -> No
 
 def test_each_caption_is_about_its_own_photo(captioner: Captioner) -> None:
     assert len({result.best.text for result in captioner.caption_files(EXAMPLES)}) == len(EXAMPLES)
+
+
+def test_the_readme_gives_the_recorded_scores() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*shipped model, ([a-z0-9 ]+)\W* \| dev \|(.+)\|$", readme, re.MULTILINE)
+    assert [search for search, _ in rows] == ["greedy", "beam 3", "beam 5"]
+    for (_, cells), recorded in zip(rows, RECORD, strict=True):
+        values = [recorded[measure] for measure in MEASURES]
+        assert [float(cell) for cell in cells.split("|")] == pytest.approx(values, abs=0.051)
 
 
 @pytest.mark.skipif(not evaluate.has_java(), reason="METEOR and the Penn Treebank tokenizer need Java")
