@@ -29,10 +29,9 @@ def this_project() -> tuple[Callable[[Path], object], int, int]:
     from caption_generator.workspace import BUNDLED_MODEL
 
     captioner = Captioner.load()
-    checkpoint = captioner.checkpoint
-    parameters = captioner.encoder.model.count_params() + checkpoint.decoder.model.count_params()
-    if checkpoint.detector is not None:  # the word detector is no Keras model
-        parameters += checkpoint.detector.mean.size + checkpoint.detector.weights.size + checkpoint.detector.share.size
+    parameters = captioner.encoder.model.count_params() + captioner.checkpoint.decoder.model.count_params()
+    detector = captioner.checkpoint.detector  # no Keras model
+    parameters += detector.mean.size + detector.weights.size + detector.share.size
     return lambda path: list(captioner.caption_files([path])), parameters, BUNDLED_MODEL.stat().st_size
 
 

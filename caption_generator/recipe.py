@@ -97,7 +97,8 @@ def is_finished(last: Path, model, settings: Mapping[str, float]) -> bool:
     from caption_generator.train import read_history
 
     history = last.parent / "history.csv"
-    if not (last.is_file() and history.is_file() and read_history(history)[-1]["epoch"] == settings["epochs"]):
+    logged = read_history(history) if last.is_file() and history.is_file() else []
+    if settings["epochs"] not in [row["epoch"] for row in logged]:
         return False  # the checkpoint is written first, and a run may have been killed before it was logged
     found = load_checkpoint(last)
     *before, stage = found.training.get("stages") or [{}]

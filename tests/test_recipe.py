@@ -64,6 +64,14 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
     assert {path.parent.name for path in after if after[path] != before[path]} == {"self_critical"}
 
 
+def test_a_run_that_was_killed_before_its_last_epoch_was_logged_is_not_finished(tmp_path):
+    last = tmp_path / "model_2.h5"
+    last.touch()
+    for history in ("", "epoch,loss\n0,1.5\n"):
+        (tmp_path / "history.csv").write_text(history)
+        assert not recipe.is_finished(last, None, {"epochs": 2})
+
+
 def test_the_log_and_the_scores_of_the_model_that_ships_are_of_this_recipe():
     runs = [settings for stage in recipe.STAGES.values() for settings in stage]
     assert {run: len(rows) for run, rows in recipe.read_log().items()} == {
