@@ -134,7 +134,13 @@ def average_checkpoints(paths: Sequence[str | Path]) -> Checkpoint:
     first.network.set_weights([np.mean(arrays, axis=0) for arrays in weights])
     names = [f"{Path(path).parent.name}/{Path(path).name}" for path in paths]
     averaged = [*first.training.get("averaged", []), names]
-    return replace(first, training=dict(first.training) | {"averaged": averaged})
+    return replace(
+        first,
+        encoder_identity=first.encoder.identity if first.encoder else first.encoder_identity,
+        training=dict(first.training) | {"averaged": averaged},
+        familiarity=None,  # what one of them knew of photos was of its own encoder's features
+        detector=None,
+    )
 
 
 def _read_about(path: str | Path) -> dict:
