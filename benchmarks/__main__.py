@@ -40,6 +40,7 @@ ROWS = (
     Row("... against importing TensorFlow", "import_tensorflow", "project_script", 1 / 1.6),
     Row("script, 1,000 photos, theirs started for each", "ancestors_script", "project_folder"),
     Row("... against its bare encoder on batches", "bare_bundled", "project_folder", 0.8),
+    Row("a step of fine-tuning, against Keras' layers", "plain_finetuning", "project_finetuning"),
 )
 
 

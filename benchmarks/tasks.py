@@ -71,6 +71,43 @@ def project_epoch_of_frequent_words() -> float:
     return project_epoch(vocabulary=3000)
 
 
+def plain_finetuning() -> float:
+    """A step, of 32 photos with five captions each, with the late layers as Keras has them."""
+    import keras
+
+    from caption_generator.encoders import build_encoder
+
+    encoder = build_encoder("bundled", pooling="grid")
+    cut = encoder.backbone.get_layer(encoder.row.early_layers_end).output
+    grid = keras.Input(cut.shape[1:])
+    return _finetuning(keras.Model(grid, keras.Model(cut, encoder.backbone.output)(grid, training=False)))
+
+
+def project_finetuning() -> float:
+    from caption_generator.encoders import build_encoder
+    from caption_generator.finetune import split_encoder
+
+    return _finetuning(split_encoder(build_encoder("bundled", pooling="grid"))[1])
+
+
+def _finetuning(late) -> float:
+    import keras
+    import tensorflow as tf
+
+    from caption_generator.decoders import build_decoder
+    from caption_generator.finetune import EncoderDecoder
+    from caption_generator.systems import SYSTEMS
+    from caption_generator.train import WordLoss
+
+    decoder = build_decoder(SYSTEMS["mobilenetv2-attention"].decoder_spec(1280, 2906))
+    model = EncoderDecoder(late, decoder.model)
+    model.compile(optimizer=keras.optimizers.Adam(1e-4), loss=WordLoss(0.1), jit_compile=False)
+    step = tf.function(model.train_step)
+    grids, words = tf.random.uniform((32, 28, 28, 32)), tf.random.uniform((160, WORDS + 1), 4, 2906, tf.int32)
+    batch = ((grids, words), words, tf.ones_like(words, tf.float32))
+    return median_seconds(lambda: float(step(batch)["loss"]), 7)
+
+
 def ancestors_greedy() -> float:
     """One caption of 12 words and its end, of an image whose features are there."""
     from benchmarks.ancestors import define_model, generate_tokens

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -21,11 +20,16 @@ CONVOLUTIONS = {
 }
 
 
-def fold(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """What `network` computes of one tensor in inference, with its weights as they are now.
+def fold(network: keras.Model, after: str | None = None, trainable: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What `network` computes of one tensor in inference.
 
     Convolutions take over the batch norm after them, and the padding before them where `padding="same"` is the same, if
-    nothing else reads what is between. The outputs are equal but for rounding.
+    nothing else reads what is between. The outputs are equal but for rounding, and so are the gradients.
+
+    Args:
+        after: begin with what the layer of this name puts out, through which all that comes later must go.
+        trainable: multiply the weights anew in every call, so that gradients reach the network's own; otherwise the
+            weights are as they are now.
     """
     norms, pads = {}, {}
     for before, layer in _pairs(network):
@@ -33,30 +37,33 @@ def fold(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
             norms[before] = layer
         if isinstance(before, layers.ZeroPadding2D) and _pads_like_same(before, layer):
             pads[layer] = before
+    first = network.get_layer(after) if after else network.layers[0]
+    later = network.layers[network.layers.index(first) + 1 :]  # in the order of computation
     done_elsewhere = {*norms.values(), *pads.values()}
-    weights = {
-        layer: _with_norm(layer, norms[layer]) if layer in norms else _with_bias(layer)
-        for layer in network.layers
-        if type(layer) in CONVOLUTIONS
-    }
+
+    def weights_of(layer: layers.Layer) -> list[tf.Tensor]:
+        return _with_norm(layer, norms[layer]) if layer in norms else _with_bias(layer)
+
+    # As NumPy arrays they are constants of a graph, which oneDNN prepares once.
+    fixed = () if trainable else (layer for layer in later if type(layer) in CONVOLUTIONS)
+    now = {layer: [weight.numpy() for weight in weights_of(layer)] for layer in fixed}
 
     def compute(layer: layers.Layer, inputs: tf.Tensor | list[tf.Tensor]) -> tf.Tensor:
         if layer in done_elsewhere:
             return inputs
-        if layer not in weights:
+        if type(layer) not in CONVOLUTIONS:
             return layer(inputs)
-        *kernels, bias = weights[layer]
+        *kernels, bias = now.get(layer) or weights_of(layer)
         padding = "same" if layer in pads else layer.padding
         convolve = CONVOLUTIONS[type(layer)]
         outputs = convolve(inputs, *kernels, layer.strides, padding, layer.data_format, layer.dilation_rate)
         return layer.activation(tf.nn.bias_add(outputs, bias))
 
     def run(inputs: tf.Tensor) -> tf.Tensor:
-        values = {id(network.input): inputs}
-        for layer in network.layers:  # in the order of computation
-            if not isinstance(layer, layers.InputLayer):
-                read = keras.tree.map_structure(lambda tensor: values[id(tensor)], layer.input)
-                values[id(layer.output)] = compute(layer, read)
+        values = {id(first.output): inputs}
+        for layer in later:
+            read = keras.tree.map_structure(lambda tensor: values[id(tensor)], layer.input)
+            values[id(layer.output)] = compute(layer, read)
         return values[id(network.output)]
 
     return run
@@ -93,21 +100,21 @@ def _pads_like_same(padding: layers.ZeroPadding2D, layer: layers.Layer) -> bool:
     return tuple(map(tuple, padding.padding)) == tuple(same)
 
 
-def _with_bias(convolution: layers.Layer) -> list[np.ndarray]:
+def _with_bias(convolution: layers.Layer) -> list[tf.Tensor]:
     """Its kernels, and its bias or zeros."""
-    weights = convolution.get_weights()
-    return weights if convolution.use_bias else [*weights, np.zeros(convolution.output.shape[-1], np.float32)]
+    weights = [tf.convert_to_tensor(weight) for weight in convolution.weights]
+    return weights if convolution.use_bias else [*weights, tf.zeros(convolution.output.shape[-1])]
 
 
-def _with_norm(convolution: layers.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
+def _with_norm(convolution: layers.Layer, norm: layers.BatchNormalization) -> list[tf.Tensor]:
     """The kernels and a bias with which `convolution` does what both do."""
     *before, kernel, bias = _with_bias(convolution)
-    scale = 1 / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+    scale = tf.math.rsqrt(norm.moving_variance + norm.epsilon)
     if norm.scale:
-        scale = scale * norm.gamma.numpy()
-    bias = (bias - norm.moving_mean.numpy()) * scale
+        scale = scale * norm.gamma
+    bias = (bias - norm.moving_mean) * scale
     if norm.center:
-        bias = bias + norm.beta.numpy()
+        bias = bias + norm.beta
     if isinstance(convolution, layers.DepthwiseConv2D):  # its kernel ends in (channels, multiplier)
-        scale = scale.reshape(kernel.shape[2:])
+        scale = tf.reshape(scale, kernel.shape[2:])
     return [*before, kernel * scale, bias]

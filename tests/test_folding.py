@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from caption_generator.encoders import ENCODERS, build_encoder, compile_encoder
@@ -133,12 +134,55 @@ def test_batch_norm_may_lack_scale_or_center(options, monkeypatch):
     assert layers_run(network, pixels, monkeypatch) == []
 
 
-def test_the_weights_are_those_of_the_moment(tiny_encoder):
+def all_kinds(pixels):
+    """Every kind of convolution with its batch norm, and a sum."""
+    grid = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(pixels)))
+    moved = layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(grid))
+    grid = layers.Add(name="middle")([grid, moved])
+    return layers.BatchNormalization()(layers.SeparableConv2D(5, 3)(layers.ZeroPadding2D(1)(grid)))
+
+
+def gradients(run, network: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.sin(run(pixels)))
+    variables = network.trainable_variables
+    found = tape.gradient(loss, variables)
+    return {v.path: g.numpy() for v, g in zip(variables, found, strict=True) if g is not None}
+
+
+def test_gradients_reach_the_weights_as_if_nothing_were_folded():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    network = as_if_trained(keras.Model(inputs, all_kinds(inputs)))
+    pixels = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("f")
+    expected = gradients(lambda x: network(x, training=False), network, pixels)
+    found = gradients(fold(network, trainable=True), network, pixels)
+    assert found.keys() == expected.keys() and len(found) == len(network.trainable_variables)
+    for path, gradient in found.items():
+        np.testing.assert_allclose(gradient, expected[path], rtol=1e-3, atol=1e-4, err_msg=path)
+        assert np.abs(gradient).max() > 0.01
+    assert not gradients(fold(network), network, pixels)
+
+
+def test_a_network_can_be_folded_after_one_of_its_layers():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    network = as_if_trained(keras.Model(inputs, all_kinds(inputs)))
+    pixels = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("f")
+    until = keras.Model(inputs, network.get_layer("middle").output)
+    found = fold(network, after="middle")(until(pixels, training=False))
+    np.testing.assert_allclose(found, network(pixels, training=False), atol=1e-5)
+
+
+def test_the_weights_are_those_of_the_moment_or_follow_training(tiny_encoder):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     encode = compile_encoder(tiny_encoder)
     before = encode(pixels)
+    following = fold(tiny_encoder.backbone, trainable=True)
     tiny_encoder.backbone.set_weights([2 * weight for weight in tiny_encoder.backbone.get_weights()])
     after = compile_encoder(tiny_encoder)(pixels)
     np.testing.assert_array_equal(encode(pixels), before)
     np.testing.assert_allclose(after, tiny_encoder.model.predict_on_batch(pixels), rtol=1e-4)
     assert np.abs(after - before).max() > 0.01
+    scaled = (pixels / 127.5 - 1).astype("f")
+    np.testing.assert_allclose(following(scaled), tiny_encoder.backbone(scaled, training=False), atol=1e-4)
