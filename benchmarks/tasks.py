@@ -78,9 +78,8 @@ def plain_finetuning() -> float:
     from caption_generator.encoders import build_encoder
 
     encoder = build_encoder("bundled", pooling="grid")
-    cut = encoder.backbone.get_layer(encoder.row.early_layers_end).output
-    grid = keras.Input(cut.shape[1:])
-    return _finetuning(keras.Model(grid, keras.Model(cut, encoder.backbone.output)(grid, training=False)))
+    cut = encoder.backbone.get_layer(encoder.row.early_layers_end)
+    return _finetuning(keras.Model(cut.output, encoder.backbone.output))
 
 
 def project_finetuning() -> float:

@@ -6,7 +6,7 @@ The data's way through the package, which is also the order of the notebooks:
     captions    1. read and clean the captions          -> descriptions.txt
     images         any picture file -> upright RGB
     encoders       the table of CNNs
-    folding        the same networks with less to compute, once they are trained
+    folding        the same networks with less to compute
     features    2. images -> feature vectors            -> features.p
     tokenizer   3. words <-> numbers                    -> tokenizer.p
     batches     4. captions and features -> batches

@@ -1,8 +1,8 @@
 """A network with batch norm and padding folded into the convolutions beside them.
 
-In use, and not in training, batch norm multiplies and adds numbers that never change, and so does the convolution
-before it (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference", section 3.2). Zeros around a grid need not be written to memory where the convolution can imagine them.
+In use, and in fine-tuning that keeps its statistics, batch norm multiplies and adds numbers that do not depend on the
+images, and so does the convolution before it (Jacob et al. 2018, "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference", section 3.2). Zeros around a grid need not be written to memory where the convolution can imagine them.
 Done in one, MobileNetV2 takes about six tenths of the time, and Xception six sevenths.
 """
 
@@ -24,12 +24,12 @@ def fold(network: keras.Model, after: str | None = None, trainable: bool = False
     """What `network` computes of one tensor in inference.
 
     Convolutions take over the batch norm after them, and the padding before them where `padding="same"` is the same, if
-    nothing else reads what is between. The outputs are equal but for rounding, and so are the gradients.
+    nothing else reads what is between. The outputs are equal but for rounding.
 
     Args:
         after: begin with what the layer of this name puts out, through which all that comes later must go.
-        trainable: multiply the weights anew in every call, so that gradients reach the network's own; otherwise the
-            weights are as they are now.
+        trainable: multiply the weights anew in every call, so that gradients reach the network's own, and are
+            equal, too; otherwise the weights are as they are now.
     """
     norms, pads = {}, {}
     for before, layer in _pairs(network):

@@ -104,7 +104,7 @@ class SelfCritical(EncoderDecoder):
     def train_step(self, data: tuple) -> dict:
         grids, images = data
         with tf.GradientTape() as tape:
-            features = self.dropout(self.late(grids), training=True)
+            features = self.dropout(self.late(grids, training=False), training=True)
             with tape.stop_recording():  # no gradient leads through choosing words
                 tokens = self.sample(features)
                 rewards = tf.numpy_function(self.rewards, [tokens, images], tf.float32, stateful=False)
