@@ -31,7 +31,7 @@ LOGGED = ("epoch", "loss", "val_loss", "val_cider", "reward", "words")
 
 
 class LateLayers(keras.Model):
-    """The layers of an encoder after its layer `cut`, folded: a step of training takes eight or nine tenths of the time."""
+    """The layers of an encoder after its layer `cut`, folded: a step takes eight or nine tenths of the time."""
 
     def __init__(self, encoder: Encoder, cut: str):
         super().__init__(name="late_layers")
