@@ -306,4 +306,6 @@ def train_captioner(
 def add_stage(checkpoint: Checkpoint, stage: dict) -> Checkpoint:
     """Note in the checkpoint how it is trained further, in place of what was logged of its last epoch."""
     training = {name: value for name, value in checkpoint.training.items() if name not in LOGGED}
+    if not stage.get("freeze_encoder"):  # what it knew of photos was of the features from before
+        checkpoint = replace(checkpoint, familiarity=None, detector=None)
     return replace(checkpoint, training=training | {"stages": [*training.get("stages", []), stage]})

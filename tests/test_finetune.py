@@ -15,6 +15,7 @@ from caption_generator.checkpoint import Checkpoint, load_checkpoint
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.decoding import BeamSearch
 from caption_generator.encoders import ENCODERS, Encoder, EncoderIdentity, EncoderRow, build_encoder
+from caption_generator.familiarity import Familiarity
 from caption_generator.files import CaptionError
 from caption_generator.finetune import (
     EncoderDecoder,
@@ -358,6 +359,14 @@ def test_stages_are_noted_one_after_the_other():
     twice = add_stage(add_stage(checkpoint, {"epochs": 3}), {"epochs": 5})
     assert twice.training == {"dataset": "drawn", "stages": [{"epochs": 3}, {"epochs": 5}]}
     assert checkpoint.training == {"dataset": "drawn"}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_a_checkpoint_knew_of_photos_is_forgotten_when_their_features_change(frozen):
+    known = Familiarity(np.ones(6, np.float32), 0.1, 0.5)
+    checkpoint = Checkpoint(None, None, None, familiarity=known)
+    found = add_stage(checkpoint, {"freeze_encoder": frozen}).familiarity
+    assert found is (known if frozen else None)
 
 
 # Training
