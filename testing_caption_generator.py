@@ -6,8 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from caption_generator.arguments import positive
-from caption_generator.quiet import load_tensorflow
+from caption_generator.common.console import load_tensorflow, positive
 
 EXAMPLES = """\
 examples:
@@ -55,9 +54,9 @@ def main() -> int:
     load_tensorflow()
     # After the arguments are known to be right, for these take seconds.
     from caption_generator.captioner import Captioner, vocabulary_note
-    from caption_generator.files import CaptionError
+    from caption_generator.common.console import progress
+    from caption_generator.common.errors import CaptionError
     from caption_generator.images import find_pictures
-    from caption_generator.progress import progress
     from caption_generator.workspace import BUNDLED_MODEL
 
     model = options.model or BUNDLED_MODEL

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--measure", nargs=2, metavar=("PANEL", "SIZE"), help="one point, here: seconds and bytes")
     options = parser.parse_args()
     if options.measure:
-        from caption_generator.quiet import load_tensorflow
+        from caption_generator.common.console import load_tensorflow
 
         load_tensorflow()
         seconds = globals()[options.measure[0]](int(options.measure[1]))

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from caption_generator.quiet import load_tensorflow
+from caption_generator.common.console import load_tensorflow
 from caption_generator.workspace import SAMPLE
 
 GROUP = 10
@@ -29,9 +29,9 @@ def main() -> None:
     import numpy as np
 
     from caption_generator.captioner import Captioner
-    from caption_generator.decoding import BeamSearch
+    from caption_generator.common.console import progress
     from caption_generator.images import find_pictures, load_pixels
-    from caption_generator.progress import progress
+    from caption_generator.search import BeamSearch
 
     captioner = Captioner.load(beam=options.beam)
     decoder, size = captioner.checkpoint.decoder, captioner.encoder.row.input_size

@@ -84,7 +84,7 @@ def plain_finetuning() -> float:
 
 def project_finetuning() -> float:
     from caption_generator.encoders import build_encoder
-    from caption_generator.finetune import split_encoder
+    from caption_generator.finetuning.late_layers import split_encoder
 
     return _finetuning(split_encoder(build_encoder("bundled", pooling="grid"))[1])
 
@@ -94,7 +94,7 @@ def _finetuning(late) -> float:
     import tensorflow as tf
 
     from caption_generator.decoders import build_decoder
-    from caption_generator.finetune import EncoderDecoder
+    from caption_generator.finetuning.finetune import EncoderDecoder
     from caption_generator.systems import SYSTEMS
     from caption_generator.train import WordLoss
 
@@ -118,7 +118,7 @@ def ancestors_greedy() -> float:
 
 def project_greedy(beam: int = 1) -> float:
     from caption_generator.decoders import DecoderSpec, build_decoder, frozen_step
-    from caption_generator.decoding import BeamSearch
+    from caption_generator.search import BeamSearch
     from caption_generator.tokenizer import END, SPECIAL_TOKENS, Tokenizer
 
     tokenizer = Tokenizer([*SPECIAL_TOKENS, *draw_words(VOCABULARY)], WORDS)
@@ -232,7 +232,7 @@ def _bare(encoder: str) -> float:
 def main() -> None:
     [task] = sys.argv[1:2]
     if not task.startswith(("ancestors", "_ancestors")):  # they have TensorFlow as it comes
-        from caption_generator.quiet import load_tensorflow
+        from caption_generator.common.console import load_tensorflow
 
         load_tensorflow()
     if result := globals()[task](*sys.argv[2:]):

@@ -22,7 +22,7 @@ from benchmarks.tasks import WORDS, seconds
 
 def this_project() -> tuple[Callable[[Path], object], int, int]:
     """Captions a photo; how many parameters it has; bytes on disk."""
-    from caption_generator.quiet import load_tensorflow
+    from caption_generator.common.console import load_tensorflow
 
     load_tensorflow()
     from caption_generator.captioner import Captioner

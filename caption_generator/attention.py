@@ -1,83 +1,68 @@
-"""The layers that Keras lacks: what the captions of an image share, and attention over the places of a grid."""
+"""The two layers that Keras lacks: attention over the positions of a grid, and one image for several captions."""
 
 import keras
 from keras import layers, ops
 
 
 @keras.saving.register_keras_serializable("caption_generator")
-class ForEachCaption(layers.Layer):
-    """Repeats each row of `image` (images, units) for every caption of its image: (captions, units)."""
+class GridAttention(layers.Layer):
+    """Scaled dot-product attention in several heads (Vaswani et al. 2017), from words to the positions of a grid.
 
-    def call(self, image, captions):
-        images, units = ops.shape(image)[0], ops.shape(image)[-1]
-        each = ops.shape(captions)[0] // images
-        return ops.reshape(ops.broadcast_to(image[:, None], (images, each, units)), (images * each, units))
+    `keras.layers.MultiHeadAttention` projects queries, keys and values once more. Here the LSTM's output is the query
+    as it is.
 
-    def compute_output_spec(self, image, captions):
-        return keras.KerasTensor((captions.shape[0], image.shape[-1]), image.dtype)
-
-
-class WordsAsLastLayer(layers.Layer):
-    """What `embedding(inputs, reverse=True)` computes, for the few rows of a search.
-
-    That one transposes the words' embedding, each time. Here the inputs and the logits are transposed, which are small.
+    Args:
+        heads: the number of heads; it divides the number of units.
     """
 
-    def __init__(self, embedding: layers.ReversibleEmbedding, **options):
-        super().__init__(**options)
-        self.embedding, self.bias = embedding, 0.0
-
-    def call(self, inputs):
-        return ops.transpose(ops.matmul(self.embedding.embeddings, ops.transpose(inputs)))
-
-    @property
-    def kernel(self):
-        return ops.transpose(self.embedding.embeddings)
-
-
-@keras.saving.register_keras_serializable("caption_generator")
-class ByHead(layers.Layer):
-    """Keys and values, each (images, places, units), as attention reads them: (images, 2, heads, places, size)."""
-
-    def __init__(self, heads: int, **options):
+    def __init__(self, heads: int = 4, **options):
         super().__init__(**options)
         self.heads = heads
 
-    def call(self, keys, values):
-        images, places, units = ops.shape(keys)
-        both = ops.reshape(ops.stack([keys, values], axis=1), (images, 2, places, self.heads, units // self.heads))
-        return ops.transpose(both, (0, 1, 3, 2, 4))
+    def call(self, queries, image):
+        """Attend.
 
-    def compute_output_spec(self, keys, values):
-        images, places, units = keys.shape
-        return keras.KerasTensor((images, 2, self.heads, places, units // self.heads), keys.dtype)
+        Args:
+            queries: (captions, length, units).
+            image: (captions, positions, 2 x units), the keys and after them the values.
+
+        Returns:
+            The context, (captions, length, units), and the attention weights, the mean of all heads, (captions, length,
+            positions). The weights of a word sum to 1.
+        """
+        captions, length, units = ops.shape(queries)
+        positions, size = ops.shape(image)[1], units // self.heads
+        queries = ops.reshape(queries, (captions, length, self.heads, size))
+        image = ops.reshape(image, (captions, positions, 2, self.heads, size))
+        logits = ops.einsum("clhs,cphs->chlp", queries, image[:, :, 0]) / size**0.5
+        weights = ops.softmax(logits)
+        context = ops.einsum("chlp,cphs->clhs", weights, image[:, :, 1])
+        return ops.reshape(context, (captions, length, units)), ops.mean(weights, axis=1)
+
+    def compute_output_spec(self, queries, image):
+        captions, length, units = queries.shape
+        return (
+            keras.KerasTensor((captions, length, units), queries.dtype),
+            keras.KerasTensor((captions, length, image.shape[1]), queries.dtype),
+        )
 
     def get_config(self) -> dict:
         return super().get_config() | {"heads": self.heads}
 
 
 @keras.saving.register_keras_serializable("caption_generator")
-class GridAttention(layers.Layer):
-    """Scaled dot-product attention of words over the places of their image (Vaswani et al. 2017), in several heads.
+class RepeatForCaptions(layers.Layer):
+    """Repeats each row of a tensor for every caption of its image: (images, ...) to (captions, ...).
 
-    `queries` are (captions, length, units). `image` is of `ByHead`, and all captions of an image use the same. Gives
-    the context, (captions, length, units), and the mean of the heads' attention weights, (captions, length, places).
+    The captions of an image stand together, the same number for each image. `tokens`, (captions, length), tells how
+    many there are. So the image is encoded once, however many captions it has.
     """
 
-    def call(self, queries, image):
-        captions, length, units = ops.shape(queries)
-        images, _, heads, places, size = ops.shape(image)
-        # Words do not look at one another, so the captions of an image can stand in one row.
-        rows = captions // images * length
-        queries = ops.transpose(ops.reshape(queries, (images, rows, heads, size)), (0, 2, 1, 3))
-        weights = ops.softmax(ops.einsum("ihqs,ihps->ihqp", queries, image[:, 0]) / size**0.5)
-        context = ops.transpose(ops.matmul(weights, image[:, 1]), (0, 2, 1, 3))
-        weights = ops.reshape(ops.mean(weights, axis=1), (captions, length, places))
-        return ops.reshape(context, (captions, length, units)), weights
+    def call(self, tensor, tokens):
+        images, *shape = ops.shape(tensor)
+        each = ops.shape(tokens)[0] // images
+        repeated = ops.broadcast_to(tensor[:, None], (images, each, *shape))
+        return ops.reshape(repeated, (images * each, *shape))
 
-    def compute_output_spec(self, queries, image):
-        captions, length, units = queries.shape
-        return (
-            keras.KerasTensor((captions, length, units), queries.dtype),
-            keras.KerasTensor((captions, length, image.shape[3]), queries.dtype),
-        )
+    def compute_output_spec(self, tensor, tokens):
+        return keras.KerasTensor((tokens.shape[0], *tensor.shape[1:]), tensor.dtype)

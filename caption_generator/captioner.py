@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from caption_generator.checkpoint import Checkpoint, find_encoder, load_checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import frozen_step
-from caption_generator.decoding import BeamSearch, Caption
-from caption_generator.encoders import Encoder, compile_encoder
-from caption_generator.files import CaptionError
+from caption_generator.encoders import Encoder
 from caption_generator.images import load_batches, load_pixels
+from caption_generator.inference.folding import compile_encoder
+from caption_generator.search import BeamSearch, Caption
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
 

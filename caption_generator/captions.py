@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from caption_generator.files import CaptionError, digest, replacing
+from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import digest, replacing
 from caption_generator.workspace import Workspace
 
 Descriptions = dict[str, list[str]]

@@ -7,9 +7,9 @@ their weights are read, so that no code or configuration from the file is ever r
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ import h5py
 import keras
 import numpy as np
 
+from caption_generator.common.errors import CaptionError, first_line
+from caption_generator.common.files import replacing
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
-from caption_generator.detector import WordDetector
 from caption_generator.encoders import Encoder, EncoderIdentity, build_encoder, with_pooling
-from caption_generator.familiarity import Familiarity
-from caption_generator.files import CaptionError, first_line, replacing
+from caption_generator.inference.out_of_distribution import Familiarity
+from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
 
@@ -117,32 +118,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def average_checkpoints(paths: Sequence[str | Path]) -> Checkpoint:
-    """The first of several checkpoints with one beginning, with the mean of their weights, and a note of that.
-
-    Training wanders about what it looks for, and the mean of some epochs is nearer to it (Izmailov et al. 2018,
-    "Averaging Weights Leads to Wider Optima and Better Generalization"). Runs with different seeds find different
-    things, and the mean knows more than each (Wortsman et al. 2022, "Model soups").
-
-    Raises:
-        CaptionError: as `load_checkpoint`.
-    """
-    first, *others = [load_checkpoint(path) for path in paths]
-    if not others:
-        return first
-    weights = zip(*(checkpoint.network.get_weights() for checkpoint in (first, *others)), strict=True)
-    first.network.set_weights([np.mean(arrays, axis=0) for arrays in weights])
-    names = [f"{Path(path).parent.name}/{Path(path).name}" for path in paths]
-    averaged = [*first.training.get("averaged", []), names]
-    return replace(
-        first,
-        encoder_identity=first.encoder.identity if first.encoder else first.encoder_identity,
-        training=dict(first.training) | {"averaged": averaged},
-        familiarity=None,  # what one of them knew of photos was of its own encoder's features
-        detector=None,
-    )
-
-
 def _read_about(path: str | Path) -> dict:
     if not Path(path).is_file():
         raise CaptionError(
@@ -195,33 +170,6 @@ def find_encoder(checkpoint: Checkpoint, weights: str | Path = "imagenet") -> En
     encoder = bundled if bundled and bundled.identity == wanted else build_encoder(wanted.name, weights, wanted.pooling)
     check_encoder(wanted, encoder.identity)
     return encoder
-
-
-def check_encoder(wanted: EncoderIdentity, found: EncoderIdentity | None) -> None:
-    """Refuse features of one encoder for a model of another.
-
-    Raises:
-        CaptionError: they differ; it names both.
-    """
-    if found != wanted:
-        raise CaptionError(
-            f"the model was trained with the encoder {wanted}, and the features come from "
-            f"{found or 'an unnamed encoder'}: extract them again with notebook 2, or train again with notebook 4."
-        )
-
-
-def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer that numbers words otherwise than the model does.
-
-    Raises:
-        CaptionError: they differ; it names both.
-    """
-    own = checkpoint.tokenizer
-    if own.fingerprint != tokenizer.fingerprint:
-        raise CaptionError(
-            f"the model's vocabulary is {own.fingerprint} ({len(own)} words), tokenizer.p is {tokenizer.fingerprint} "
-            f"({len(tokenizer)} words): train again with notebook 4."
-        )
 
 
 @contextmanager

@@ -22,11 +22,12 @@ import numpy as np
 
 from caption_generator.captions import Dataset, fingerprint, prepare, subset
 from caption_generator.checkpoint import load_checkpoint
-from caption_generator.decoding import BeamSearch
+from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import digest, replacing, save_json_rows
 from caption_generator.encoders import BUNDLED, ENCODERS, build_encoder, check_grid
 from caption_generator.evaluate import caption_images, has_java, score
 from caption_generator.features import Features, extract_features
-from caption_generator.files import CaptionError, digest, replacing, save_json_rows
+from caption_generator.search import BeamSearch
 from caption_generator.systems import SYSTEMS, System
 from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.train import check_captions, train_decoder

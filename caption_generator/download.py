@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from caption_generator.files import CaptionError
+from caption_generator.common.errors import CaptionError
 from caption_generator.workspace import Workspace
 
 RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/"

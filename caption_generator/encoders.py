@@ -1,4 +1,4 @@
-"""The table of CNN encoders: raw pixels in, features out, one vector an image or one for each place of a grid.
+"""The table of CNN encoders: raw pixels in, features out, one vector an image or one for each position of a grid.
 
 Each is a network of `keras.applications` without its classifier, whose last grid is averaged or kept, or up to a layer
 of its classifier, which gives one vector. Its own `preprocess_input` is part of the model that is built here, so that
@@ -12,10 +12,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from caption_generator.files import CaptionError, digest, first_line, look_up
-from caption_generator.folding import fold
+from caption_generator.common.errors import CaptionError, first_line, look_up
+from caption_generator.common.files import digest
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,13 @@ ENCODERS: Mapping[str, EncoderRow] = {
     for row in (
         EncoderRow("xception", "Xception", "xception", 299, 2048),
         EncoderRow("inceptionv3", "InceptionV3", "inception_v3", 299, 2048),
-        EncoderRow("vgg16", "VGG16", "vgg16", 224, 512),
         EncoderRow("vgg16-fc2", "VGG16", "vgg16", 224, 4096, layer="fc2"),
         EncoderRow("resnet50", "ResNet50", "resnet50", 224, 2048),
         EncoderRow("mobilenetv2", "MobileNetV2", "mobilenet_v2", 224, 1280, "block_5_add"),
         EncoderRow("mobilenet", "MobileNet", "mobilenet", 224, 768, "conv_pw_5_relu", (("alpha", 0.75),)),
     )
 }
-BUNDLED = "bundled"
+BUNDLED = "bundled"  # the name of the encoder inside the shipped model, which needs no download
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Encoder:
     def identity(self) -> EncoderIdentity:
         row = self.row
         return EncoderIdentity(
-            row.name, row.input_size, row.preprocessing, row.feature_size, fingerprint(self.model), self.pooling
+            row.name, row.input_size, row.preprocessing, row.feature_size, weights_fingerprint(self.model), self.pooling
         )
 
 
@@ -130,21 +128,15 @@ def build_encoder(name: str, weights: str | Path | None = "imagenet", pooling: s
     """Build the encoder called `name`.
 
     Args:
-        name: a row of `ENCODERS`, or "bundled" for the encoder inside the shipped model, which needs no download.
+        name: a row of `ENCODERS`. (`checkpoint.load_encoder` also finds the encoder inside the shipped model.)
         weights: "imagenet" (downloaded once by Keras), a local weights file, without the classifier unless the row
             needs it, or None for random weights.
-        pooling: "avg" for one vector an image, "grid" for one at each place.
+        pooling: "avg" for one vector an image, "grid" for one at each position.
 
     Raises:
         CaptionError: no such encoder, or its weights can neither be found nor downloaded, or do not fit; or a grid is
             wanted of an encoder that has none.
     """
-    if name == BUNDLED:
-        from caption_generator.checkpoint import (
-            load_bundled_encoder,
-        )  # a checkpoint is made of an encoder: no way round
-
-        return with_pooling(load_bundled_encoder(), pooling)
     row = encoder_row(name)
     if pooling == "grid":
         check_grid(name)
@@ -173,23 +165,6 @@ def _assemble(row: EncoderRow, backbone: keras.Model, pooling: str) -> Encoder:
     # Batch norm keeps its statistics, unless a caller says training=True: Keras lets the outermost call decide.
     features = pool(backbone(preprocessed, training=False), pooling)
     return Encoder(row, pooling, keras.Model(pixels, features, name="encoder"), backbone, preprocessed)
-
-
-def compile_encoder(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
-    """What `encoder.model` computes, for use and not for training: folded, from its weights as they are now.
-
-    Returns:
-        A function of pixels, as the model's, to features in float32; batches of all sizes share one graph.
-    """
-    row, backbone = encoder.row, fold(encoder.backbone)
-    preprocess = getattr(keras.applications, row.preprocessing).preprocess_input
-    signature = [tf.TensorSpec((None, row.input_size, row.input_size, 3), tf.float32)]
-
-    @tf.function(input_signature=signature, autograph=False)
-    def encode(pixels):
-        return pool(backbone(preprocess(pixels)), encoder.pooling)
-
-    return lambda pixels: encode(pixels.astype(np.float32)).numpy()
 
 
 def pool(grid: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
@@ -238,7 +213,7 @@ def _download_advice(row: EncoderRow, error: Exception) -> str:
     )
 
 
-def fingerprint(model: keras.Model) -> str:
+def weights_fingerprint(model: keras.Model) -> str:
     """Twelve hexadecimal digits that tell one set of weights from another, whether stored in 32 bits or in 16."""
     weights = (np.ascontiguousarray(weight, dtype=np.float16).tobytes() for weight in model.get_weights())
     return digest(b"".join(weights))

@@ -21,11 +21,10 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, PTBTokenizer
 
 from caption_generator.captions import Descriptions
-from caption_generator.decoding import BeamSearch, Caption
+from caption_generator.common.console import native_stderr_silenced, progress
+from caption_generator.common.errors import CaptionError
 from caption_generator.features import Features
-from caption_generator.files import CaptionError
-from caption_generator.progress import progress
-from caption_generator.quiet import native_stderr_silenced
+from caption_generator.search import BeamSearch, Caption
 
 Tokenized = dict[str, list[str]]
 # Words that tell nothing of the photo: neither naming one nor leaving it out is a mistake.

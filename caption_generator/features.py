@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from caption_generator.encoders import Encoder, EncoderIdentity, compile_encoder
-from caption_generator.files import CaptionError, load_pickles, save_pickle
+from caption_generator.common.console import progress
+from caption_generator.common.errors import CaptionError
+from caption_generator.common.pickles import load_pickles, save_pickle
+from caption_generator.encoders import Encoder, EncoderIdentity
 from caption_generator.images import load_batches
-from caption_generator.progress import progress
+from caption_generator.inference.folding import compile_encoder
 
 
 @dataclass

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from caption_generator.attention import ForEachCaption
 from caption_generator.captioner import Result
 from caption_generator.captions import Descriptions
+from caption_generator.common.files import replacing
 from caption_generator.compare import KINDS, MEASURES, Outcome, by_kind
-from caption_generator.decoding import Caption
 from caption_generator.evaluate import Mistakes, Scores
-from caption_generator.files import replacing
 from caption_generator.images import open_rgb
+from caption_generator.search import Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8a8a"

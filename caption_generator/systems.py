@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from caption_generator.common.errors import look_up
 from caption_generator.decoders import DecoderSpec, decoder_row
 from caption_generator.encoders import BUNDLED
-from caption_generator.files import look_up
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.word_vectors import WordVectors, load_word_vectors
 from caption_generator.workspace import Workspace

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from caption_generator.files import CaptionError, digest, load_pickles, save_pickle
+from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import digest
+from caption_generator.common.pickles import load_pickles, save_pickle
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from caption_generator.files import CaptionError, digest
+from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import digest
 from caption_generator.tokenizer import PAD, SPECIAL_TOKENS, Tokenizer
 
 GLOVE = "https://nlp.stanford.edu/projects/glove/"

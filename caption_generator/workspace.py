@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from caption_generator.files import CaptionError
+from caption_generator.common.errors import CaptionError
 from caption_generator.images import SUFFIXES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,13 +9,13 @@ import pytest
 
 from caption_generator.captioner import Captioner, vocabulary_note
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
-from caption_generator.decoding import BeamSearch, Caption
-from caption_generator.detector import WordDetector
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
-from caption_generator.familiarity import Familiarity
-from caption_generator.files import CaptionError
 from caption_generator.images import load_pixels
+from caption_generator.inference.out_of_distribution import Familiarity
+from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.search import BeamSearch, Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, START, Tokenizer
 
 WORDS = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)

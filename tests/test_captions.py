@@ -16,7 +16,7 @@ from caption_generator.captions import (
     save_descriptions,
     subset,
 )
-from caption_generator.files import CaptionError
+from caption_generator.common.errors import CaptionError
 from caption_generator.workspace import Workspace
 
 TOKEN = "a.jpg#0\tA dog .\na.jpg#1\tTwo dogs\nb.jpg#0\tA cat\n"

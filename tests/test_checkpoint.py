@@ -19,11 +19,11 @@ from caption_generator.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
-from caption_generator.detector import WordDetector
 from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder, with_pooling
-from caption_generator.familiarity import Familiarity
-from caption_generator.files import CaptionError
+from caption_generator.inference.out_of_distribution import Familiarity
+from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")

@@ -9,9 +9,9 @@ import pytest
 from caption_generator import compare, evaluate
 from caption_generator.captions import prepare
 from caption_generator.checkpoint import load_checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.compare import KINDS, Outcome
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
-from caption_generator.files import CaptionError
 from caption_generator.workspace import ROOT, Workspace
 
 SMALL = {"units": 8, "embedding_size": 8, "hidden": 8, "min_count": 1}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from caption_generator.cells import CELLS
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder, decoder_row, frozen_step
-from caption_generator.files import CaptionError
 from caption_generator.tokenizer import PAD, START
 
 TINY = DecoderSpec("merge", feature_size=6, vocabulary_size=20, units=8, embedding_size=4, hidden=5)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from caption_generator.common.errors import CaptionError
 from caption_generator.download import IMAGES_ZIP, RELEASE, TEXT_ZIP, download_flickr8k
-from caption_generator.files import CaptionError
 from caption_generator.workspace import Workspace
 
 TEXTS = {

@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 
 from caption_generator import checkpoint as checkpoint_module
-from caption_generator.encoders import (
-    ENCODERS,
-    Encoder,
-    build_encoder,
-    encoder_row,
-    fingerprint,
-    with_pooling,
-)
-from caption_generator.files import CaptionError
+from caption_generator.common.errors import CaptionError
+from caption_generator.encoders import ENCODERS, Encoder, build_encoder, encoder_row, fingerprint, with_pooling
 
 
 def to_one(pixels: np.ndarray) -> np.ndarray:

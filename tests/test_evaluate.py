@@ -5,10 +5,10 @@ import pytest
 
 from caption_generator import evaluate
 from caption_generator.captions import read_captions
-from caption_generator.decoding import BeamSearch
+from caption_generator.common.errors import CaptionError
 from caption_generator.evaluate import caption_images, has_java, score
 from caption_generator.features import Features
-from caption_generator.files import CaptionError
+from caption_generator.search import BeamSearch
 
 REFERENCES = {
     "dog.jpg": ["A brown dog runs over the grass .", "The dog plays outside ."],

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from caption_generator import features as features_module
-from caption_generator.encoders import Encoder, EncoderIdentity, compile_encoder, with_pooling
+from caption_generator.common.errors import CaptionError
+from caption_generator.encoders import Encoder, EncoderIdentity, with_pooling
 from caption_generator.features import Features, extract_features, load_features, save_features
-from caption_generator.files import CaptionError
 from caption_generator.images import load_pixels
+from caption_generator.inference.folding import compile_encoder
 
 IDENTITY = EncoderIdentity("tiny", 16, "mobilenet_v2", 6, "0123456789ab")
 

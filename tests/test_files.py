@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caption_generator.files import CaptionError, digest, load_pickles, replacing, save_pickle
+from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import digest, replacing
+from caption_generator.common.pickles import load_pickles, save_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 ANCESTORS = ("Karan14-11_tokenizer.p", "akd15102091_tokenizer.p")

@@ -12,21 +12,15 @@ from pycocoevalcap.cider.cider import Cider
 from caption_generator import finetune
 from caption_generator.captioner import Captioner
 from caption_generator.checkpoint import Checkpoint, load_checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
-from caption_generator.decoding import BeamSearch
 from caption_generator.encoders import ENCODERS, Encoder, EncoderIdentity, EncoderRow, build_encoder
-from caption_generator.familiarity import Familiarity
-from caption_generator.files import CaptionError
-from caption_generator.finetune import (
-    EncoderDecoder,
-    GridBatches,
-    Grids,
-    ScoreDev,
-    add_stage,
-    split_encoder,
-    train_captioner,
-)
+from caption_generator.finetuning.finetune import EncoderDecoder, ScoreDev, add_stage, train_captioner
+from caption_generator.finetuning.grids import GridBatches, Grids
+from caption_generator.finetuning.late_layers import split_encoder
 from caption_generator.images import load_augmented, load_pixels
+from caption_generator.inference.out_of_distribution import Familiarity
+from caption_generator.search import BeamSearch
 from caption_generator.tokenizer import PAD, SPECIAL_TOKENS, Tokenizer
 from caption_generator.train import DrawOrder
 

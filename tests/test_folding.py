@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from caption_generator.encoders import ENCODERS, build_encoder, compile_encoder
-from caption_generator.folding import fold
+from caption_generator.encoders import ENCODERS, build_encoder
+from caption_generator.inference.folding import compile_encoder, fold
 
 
 def as_if_trained(network: keras.Model) -> keras.Model:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caption_generator.files import CaptionError
+from caption_generator.common.errors import CaptionError
 from caption_generator.images import find_pictures, load_augmented, load_batches, load_pixels, open_rgb
 
 

@@ -23,12 +23,13 @@ from tf_keras.preprocessing.text import Tokenizer as KerasTokenizer
 from caption_generator import checkpoint, legacy
 from caption_generator.captioner import Captioner
 from caption_generator.checkpoint import load_checkpoint, save_checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import frozen_step
-from caption_generator.decoding import BeamSearch
 from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder
 from caption_generator.features import load_features, save_features
-from caption_generator.files import CaptionError
-from caption_generator.legacy import read_features, read_merge_model, read_tokenizer
+from caption_generator.legacy.merge_model import read_merge_model
+from caption_generator.legacy.pickles import read_features, read_tokenizer
+from caption_generator.search import BeamSearch
 from caption_generator.tokenizer import SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")

@@ -10,10 +10,10 @@ from PIL import Image
 from caption_generator import plots
 from caption_generator.captioner import Result
 from caption_generator.captions import read_captions
+from caption_generator.common.errors import CaptionError
 from caption_generator.compare import Outcome
-from caption_generator.decoding import Caption
 from caption_generator.evaluate import Mistakes, Scores
-from caption_generator.files import CaptionError
+from caption_generator.search import Caption
 from caption_generator.tokenizer import END, START, Tokenizer
 
 CAPTION = Caption("red wall", 0.5, (("red", 0.5), ("wall", 0.25), ("<end>", 1.0)))

@@ -3,7 +3,7 @@
 import sys
 import types
 
-from caption_generator.progress import progress
+from caption_generator.common.console import progress
 
 
 def test_in_a_terminal_the_bar_leaves_stdout_to_the_captions(capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""Tests of caption_generator.recipe, from raw captions to a model that captions, in small."""
+"""Tests of caption_generator.finetuning.recipe, from raw captions to a model that captions, in small."""
 
 import csv
 import json

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocoevalcap.cider.cider import Cider
 
-from caption_generator.rewards import Reward, ngrams
+from caption_generator.finetuning.rewards import Reward, ngrams
 
 END = "<end>"
 REFERENCES = {

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from caption_generator.checkpoint import Checkpoint, load_checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder
-from caption_generator.decoding import BeamSearch
 from caption_generator.encoders import Encoder
-from caption_generator.files import CaptionError
-from caption_generator.rewards import Reward
-from caption_generator.self_critical import ImageBatches, SelfCritical, train_self_critical
+from caption_generator.finetuning.rewards import Reward
+from caption_generator.finetuning.self_critical import ImageBatches, SelfCritical, train_self_critical
+from caption_generator.search import BeamSearch
 from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 from caption_generator.train import DrawOrder
 

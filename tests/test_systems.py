@@ -7,10 +7,10 @@ import pytest
 
 from caption_generator.captioner import Captioner
 from caption_generator.checkpoint import Checkpoint, load_checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DecoderSpec
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.features import Features
-from caption_generator.files import CaptionError
 from caption_generator.systems import DEFAULT, SYSTEMS, System, chosen_system, system_row
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from caption_generator.train import build_system, train_decoder

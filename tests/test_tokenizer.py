@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from caption_generator.files import CaptionError
+from caption_generator.common.errors import CaptionError
 from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 
 CAPTIONS = ["a dog runs", "a dog sits", "a cat runs past a dog"]

@@ -11,10 +11,10 @@ import pytest
 from caption_generator.batches import CaptionBatches
 from caption_generator.captions import fingerprint
 from caption_generator.checkpoint import Checkpoint, load_checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DecoderSpec, build_decoder
 from caption_generator.encoders import EncoderIdentity
 from caption_generator.features import Features
-from caption_generator.files import CaptionError
 from caption_generator.systems import System
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from caption_generator.train import (

@@ -9,7 +9,7 @@ import pytest
 from gensim.models import KeyedVectors, Word2Vec
 
 from caption_generator.captions import clean_captions, read_captions
-from caption_generator.files import CaptionError
+from caption_generator.common.errors import CaptionError
 from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 from caption_generator.word_vectors import WordVectors, load_word_vectors, nearest_words
 from caption_generator.workspace import SAMPLE, Workspace

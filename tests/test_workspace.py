@@ -6,7 +6,7 @@ import pytest
 
 from caption_generator import workspace as module
 from caption_generator.captions import read_captions, save_descriptions
-from caption_generator.files import CaptionError
+from caption_generator.common.errors import CaptionError
 from caption_generator.workspace import CAPTION_FILES, IMAGE_FOLDERS, SAMPLE, Workspace, announce, find_workspace
 
 

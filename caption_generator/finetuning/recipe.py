@@ -1,4 +1,4 @@
-"""The recipe of the model that ships: `python -m caption_generator.recipe`.
+"""The recipe of the model that ships: `python -m caption_generator.finetuning.recipe`.
 
 From the raw dataset to `models/bundled.h5` in one command, with MobileNetV2 as the encoder and attention in the
 decoder. The decoder settles on a frozen encoder. Then both are trained together, and from there twice again, and the
@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from caption_generator import captions
-from caption_generator.files import CaptionError, replacing, save_json_rows
-from caption_generator.quiet import load_tensorflow
+from caption_generator.common.console import load_tensorflow
+from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import replacing, save_json_rows
 from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
@@ -43,8 +44,8 @@ def run(workspace: Workspace) -> None:
 
     from caption_generator.checkpoint import Checkpoint, average_checkpoints, save_checkpoint
     from caption_generator.encoders import build_encoder
-    from caption_generator.finetune import train_captioner
-    from caption_generator.self_critical import train_self_critical
+    from caption_generator.finetuning.finetune import train_captioner
+    from caption_generator.finetuning.self_critical import train_self_critical
     from caption_generator.systems import SYSTEMS
     from caption_generator.train import build_system, check_captions
 
@@ -115,10 +116,11 @@ def learn_photos(checkpoint, workspace: Workspace, train: captions.Descriptions)
     """`checkpoint`, which now knows what photos usually look like to its encoder, and which words they call for."""
     import numpy as np
 
-    from caption_generator.detector import WordDetector
-    from caption_generator.encoders import compile_encoder, with_pooling
-    from caption_generator.familiarity import Familiarity
+    from caption_generator.encoders import with_pooling
     from caption_generator.images import load_batches
+    from caption_generator.inference.folding import compile_encoder
+    from caption_generator.inference.out_of_distribution import Familiarity
+    from caption_generator.inference.word_ranking import WordDetector
 
     encoder = with_pooling(checkpoint.encoder, "avg")
     batches = load_batches([workspace.images / name for name in train], encoder.row.input_size)

@@ -5,8 +5,8 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 
-from caption_generator.decoding import Caption
-from caption_generator.detector import RIDGE, WEIGHT, WordDetector
+from caption_generator.inference.word_ranking import RIDGE, WEIGHT, WordDetector
+from caption_generator.search import Caption
 from caption_generator.tokenizer import END, START, UNKNOWN, Tokenizer
 
 TOKENIZER = Tokenizer(["<pad>", "<start>", "<end>", "<unk>", "a", "dog", "cat", "car", "never"], 8)

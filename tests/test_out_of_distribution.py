@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from caption_generator.familiarity import Familiarity
+from caption_generator.inference.out_of_distribution import Familiarity
 
 
 @pytest.fixture

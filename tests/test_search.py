@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder, frozen_step
-from caption_generator.decoding import BeamSearch, bar_special_tokens
+from caption_generator.search import BeamSearch, bar_special_tokens
 from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 
 BARRED = (PAD, START, UNKNOWN)

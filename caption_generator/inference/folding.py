@@ -11,14 +11,34 @@ from collections import Counter
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+
+from caption_generator.encoders import Encoder, pool
 
 CONVOLUTIONS = {
     layers.Conv2D: ops.conv,
     layers.DepthwiseConv2D: ops.depthwise_conv,
     layers.SeparableConv2D: ops.separable_conv,
 }
+
+
+def compile_encoder(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
+    """What `encoder.model` computes, for use and not for training: folded, from its weights as they are now.
+
+    Returns:
+        A function of pixels, as the model's, to features in float32; batches of all sizes share one graph.
+    """
+    row, backbone = encoder.row, fold(encoder.backbone)
+    preprocess = getattr(keras.applications, row.preprocessing).preprocess_input
+    signature = [tf.TensorSpec((None, row.input_size, row.input_size, 3), tf.float32)]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def encode(pixels):
+        return pool(backbone(preprocess(pixels)), encoder.pooling)
+
+    return lambda pixels: encode(pixels.astype(np.float32)).numpy()
 
 
 def fold(network: keras.Model, after: str | None = None, trainable: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:

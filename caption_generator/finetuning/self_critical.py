@@ -17,11 +17,13 @@ import tensorflow as tf
 from caption_generator.batches import stream
 from caption_generator.captions import Descriptions
 from caption_generator.checkpoint import Checkpoint
+from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import Decoder
-from caption_generator.decoding import bar_special_tokens
-from caption_generator.files import CaptionError
-from caption_generator.finetune import EncoderDecoder, GridBatches, Grids, ScoreDev, add_stage, freeze, split_encoder
-from caption_generator.rewards import Reward
+from caption_generator.finetuning.finetune import EncoderDecoder, ScoreDev, add_stage
+from caption_generator.finetuning.grids import GridBatches, Grids
+from caption_generator.finetuning.late_layers import freeze, split_encoder
+from caption_generator.finetuning.rewards import Reward
+from caption_generator.search import bar_special_tokens
 from caption_generator.tokenizer import END, PAD, START, Tokenizer
 from caption_generator.train import History, check_captions, fit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caption_generator.quiet import native_stderr_silenced
+from caption_generator.common.console import native_stderr_silenced
 from caption_generator.workspace import ROOT
 
 

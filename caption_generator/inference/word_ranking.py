@@ -12,8 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from caption_generator.decoding import Caption
-from caption_generator.familiarity import directions
+from caption_generator.inference.out_of_distribution import directions
+from caption_generator.search import Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 RIDGE = 1.0  # keeps the regression from learning single photos by heart

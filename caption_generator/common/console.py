@@ -1,9 +1,30 @@
-"""Keeping programs quiet that write to the terminal past Python."""
+"""The terminal: progress bars, numbers on the command line, and libraries that must not write to it."""
 
+import argparse
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress(iterable: Any = None, **options: Any) -> tqdm:
+    """`tqdm.tqdm`, written to where this process wants it.
+
+    A notebook keeps the bar among its results, a terminal keeps stdout for the captions.
+    """
+    in_notebook = "ipykernel" in sys.modules
+    return tqdm(iterable, file=sys.stdout if in_notebook else sys.stderr, **{"ncols": 90} | options)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, for `add_argument(type=positive)`."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
 
 
 @contextlib.contextmanager

@@ -1,0 +1,96 @@
+"""What belongs together: captions, vocabulary, features, encoder and decoder. A mismatch is refused by name."""
+
+from caption_generator.captions import Descriptions
+from caption_generator.checkpoint import Checkpoint
+from caption_generator.common.errors import CaptionError
+from caption_generator.decoders import decoder_row
+from caption_generator.encoders import BUNDLED, EncoderIdentity
+from caption_generator.features import Features
+from caption_generator.systems import System
+from caption_generator.tokenizer import Tokenizer, fit_tokenizer
+
+
+def check_tokenizer(system: System, train: Descriptions, tokenizer: Tokenizer) -> None:
+    """Refuse the vocabulary of another system, or of other captions.
+
+    Raises:
+        CaptionError: it is not that of the training captions with the words that the system keeps.
+    """
+    if fit_tokenizer(train, system.min_count).fingerprint != tokenizer.fingerprint:
+        raise CaptionError(
+            f"tokenizer.p does not hold the words that these captions have {system.min_count} times or more, which "
+            f"{system.name} reads: make it again with notebook 3."
+        )
+
+
+def check_captions(train: Descriptions, dev: Descriptions) -> None:
+    """Refuse to train without captions.
+
+    Raises:
+        CaptionError: there are none.
+    """
+    if not train or not dev:
+        raise CaptionError(
+            "there are no training or no dev captions: check the split files in Flickr8k_text/, or, without these, add "
+            "photos until there are 8."
+        )
+
+
+def check_features(system: System, features: Features) -> None:
+    """Refuse features of another encoder than the system's.
+
+    Raises:
+        CaptionError: they are, or do not say what made them.
+    """
+    if features.encoder is None:
+        raise CaptionError(
+            "features.p does not say which encoder made it: extract the features again with notebook 2, or take those "
+            "of an older project over with python -m caption_generator.legacy."
+        )
+    if system.encoder not in (features.encoder.name, BUNDLED):
+        raise CaptionError(
+            f"{system.name} reads features of the encoder {system.encoder}, and features.p comes from "
+            f"{features.encoder}: extract them again with notebook 2."
+        )
+    check_pooling(system.decoder, features.encoder.pooling)
+
+
+def check_pooling(decoder: str, pooling: str) -> None:
+    """Refuse features that a decoder cannot read.
+
+    Raises:
+        CaptionError: it reads one vector an image and the features are grids, or the reverse.
+    """
+    wanted = decoder_row(decoder).pooling
+    if wanted != pooling:
+        raise CaptionError(
+            f"the decoder {decoder} reads features with pooling {wanted!r}, and these have {pooling!r}: choose another "
+            f"decoder, or build the encoder with pooling={wanted!r}."
+        )
+
+
+def check_encoder(wanted: EncoderIdentity, found: EncoderIdentity | None) -> None:
+    """Refuse features of one encoder for a model of another.
+
+    Raises:
+        CaptionError: they differ; it names both.
+    """
+    if found != wanted:
+        raise CaptionError(
+            f"the model was trained with the encoder {wanted}, and the features come from "
+            f"{found or 'an unnamed encoder'}: extract them again with notebook 2, or train again with notebook 4."
+        )
+
+
+def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer that numbers words otherwise than the model does.
+
+    Raises:
+        CaptionError: they differ; it names both.
+    """
+    own = checkpoint.tokenizer
+    if own.fingerprint != tokenizer.fingerprint:
+        raise CaptionError(
+            f"the model's vocabulary is {own.fingerprint} ({len(own)} words), tokenizer.p is {tokenizer.fingerprint} "
+            f"({len(tokenizer)} words): train again with notebook 4."
+        )
