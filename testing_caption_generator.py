@@ -6,7 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-from caption_generator.common.console import load_tensorflow, positive
+from caption_generator.captioner import Captioner, vocabulary_note
+from caption_generator.common.console import positive, progress
+from caption_generator.common.errors import CaptionError
+from caption_generator.images import find_pictures
+from caption_generator.workspace import BUNDLED_MODEL
 
 EXAMPLES = """\
 examples:
@@ -51,21 +55,13 @@ def main() -> int:
     options = parse_arguments()
     # A file's name is printed as it is, even where it is not text in this system's encoding.
     sys.stdout.reconfigure(errors="surrogateescape")
-    load_tensorflow()
-    # After the arguments are known to be right, for these take seconds.
-    from caption_generator.captioner import Captioner, vocabulary_note
-    from caption_generator.common.console import progress
-    from caption_generator.common.errors import CaptionError
-    from caption_generator.images import find_pictures
-    from caption_generator.workspace import BUNDLED_MODEL
-
     model = options.model or BUNDLED_MODEL
     paths, errors = find_pictures(options.image)
     one_photo = len(options.image) == 1 and paths == [Path(options.image[0])]
     shown = []
     try:
         captioner = Captioner.load(model, max(options.beam, options.top), options.encoder_weights)
-        if note := vocabulary_note(captioner.checkpoint, model):
+        if note := vocabulary_note(captioner.engine.tokenizer, model):
             complain(note)
         # A bar only where it does not get between the captions.
         quiet = one_photo or sys.stdout.isatty() or not sys.stderr.isatty()

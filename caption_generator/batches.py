@@ -7,6 +7,7 @@ word. Here a caption is one row: teacher forcing shows the decoder all its words
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -15,10 +16,7 @@ from caption_generator.tokenizer import PAD, Tokenizer
 
 def pad(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Stack int32 rows of differing lengths, filled up with `<pad>` on the right: shape (rows, longest)."""
-    padded = np.full((len(rows), max(map(len, rows))), PAD, np.int32)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return padded
+    return keras.utils.pad_sequences(rows, padding="post", value=PAD)
 
 
 def teacher_forcing(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

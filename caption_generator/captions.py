@@ -182,7 +182,7 @@ def _read_names(path: Path) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def fingerprint(descriptions: Mapping[str, Iterable[str]]) -> str:
+def captions_fingerprint(descriptions: Mapping[str, Iterable[str]]) -> str:
     """Twelve hexadecimal digits that tell one set of images and captions from another."""
     return digest(json.dumps({name: list(group) for name, group in descriptions.items()}))
 
@@ -200,11 +200,13 @@ class Dataset:
         train: image name to clean captions.
         dev: likewise.
         references: image name to raw captions, of all images.
+        name: of the dataset.
     """
 
     train: Descriptions
     dev: Descriptions
     references: Descriptions
+    name: str = ""
 
 
 def prepare(workspace: Workspace) -> Dataset:
@@ -217,4 +219,5 @@ def prepare(workspace: Workspace) -> Dataset:
     descriptions = clean_captions(references)
     save_descriptions(descriptions, workspace.descriptions)
     splits = load_splits(workspace, descriptions)
-    return Dataset(*(subset(descriptions, splits.get(split, [])) for split in ("train", "dev")), references)
+    train, dev = (subset(descriptions, splits.get(split, [])) for split in ("train", "dev"))
+    return Dataset(train, dev, references, workspace.dataset)

@@ -1,19 +1,19 @@
 """A trained model in one `.h5` file that knows what it belongs to.
 
-The file is what Keras saves as `.h5`, with one more dataset, `about`: a JSON text with the encoder, the decoder's row,
-the vocabulary and the training data. `familiarity` and `detector` are there once the model knows what photos usually
-look like to it, and which words they call for. To load the file, the networks are built anew from `about` and only
-their weights are read, so that no code or configuration from the file is ever run.
+The file is what Keras saves as `.h5`, with more datasets. `about` is a JSON text with the encoder, the decoder's
+settings, the vocabulary and the training data. `familiarity` and `detector` belong to a model that scores and ranks its
+captions by the photo. Loading builds the networks anew from `about` and reads their weights alone, so no code and no
+configuration from the file ever runs.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import absl.logging
 import h5py
 import keras
 import numpy as np
@@ -21,13 +21,14 @@ import numpy as np
 from caption_generator.common.errors import CaptionError, first_line
 from caption_generator.common.files import replacing
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
-from caption_generator.encoders import Encoder, EncoderIdentity, build_encoder, with_pooling
+from caption_generator.encoders import BUNDLED, Encoder, EncoderIdentity, build_encoder, check_encoder, with_pooling
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
 
-DETECTOR = ("mean", "weights", "share")  # its arrays
+# The arrays of a word detector, by their names in the file.
+DETECTOR = {"mean": "mean", "weights": "weights", "share": "document_frequency"}
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Checkpoint:
     Attributes:
         decoder: the LSTM decoder.
         tokenizer: its vocabulary.
-        encoder_identity: what made the features that it was trained on.
-        encoder: that encoder itself, where it was trained along and is part of the file.
-        training: what it was trained on and how far: plain data for the reader.
-        familiarity: what is usual among the photos that it was trained on, if that was measured.
-        detector: which words a photo calls for, if that was learned; by it, captions are ranked.
+        encoder_identity: the encoder that made the features for training.
+        encoder: that encoder itself, if it was trained too and is part of the file.
+        training: the training data and settings: plain data for the reader.
+        familiarity: the typical features of the training photos, to recognise photos unlike them.
+        detector: predicts the words of a photo, to rank captions.
     """
 
     decoder: Decoder
@@ -65,10 +66,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
     """Write `path`, whole or not at all.
 
     Args:
-        half: store the weights in 16 bits; Keras reads them back into 32. Halves the file.
+        half: store the weights in 16 bits, which halves the file. They are read back into 32.
     """
-    absl.logging.set_verbosity(absl.logging.ERROR)  # Keras calls .h5 legacy each time
-    # Fine-tuning changes the encoder: what counts is what it is now.
+    # Fine-tuning changes the encoder: its identity is computed from its present weights.
     identity = checkpoint.encoder.identity if checkpoint.encoder else checkpoint.encoder_identity
     about = {
         "decoder": asdict(checkpoint.decoder.spec),
@@ -79,13 +79,13 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
     }
     network = checkpoint.network
     with replacing(path) as temporary:
-        with _nothing_frozen(network):
+        with _nothing_frozen(network), _without_legacy_warning():
             network.save(temporary, include_optimizer=False)
         with h5py.File(temporary, "a") as file:
-            if learned := checkpoint.detector:
+            if detector := checkpoint.detector:
                 group = file.create_group("detector")
-                group.update({name: getattr(learned, name) for name in DETECTOR})
-                group.attrs["good"] = learned.good
+                group.update({name: getattr(detector, attribute) for name, attribute in DETECTOR.items()})
+                group.attrs["good"] = detector.threshold
             if half:
                 _to_half(file)
             file["about"] = json.dumps(about)
@@ -102,23 +102,28 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CaptionError: the file is missing, torn, or not one of this project's checkpoints.
     """
-    about = _read_about(path)
+    about = read_about(path)
     try:
         identity = EncoderIdentity(**about["encoder"])
         tokenizer = Tokenizer(**about["tokenizer"])
         decoder = build_decoder(DecoderSpec(**about["decoder"]))
         encoder = build_encoder(identity.name, None, identity.pooling) if about["includes_encoder"] else None
-        usual, learned = _read_familiarity(path), _read_detector(path)
-        checkpoint = Checkpoint(decoder, tokenizer, identity, encoder, about["training"], usual, learned)
-        checkpoint.network.load_weights(path)
+        with h5py.File(path, "r") as file:
+            _load_weights(file["model_weights"], encoder, decoder)
+            familiarity, detector = _read_familiarity(file), _read_detector(file)
+        return Checkpoint(decoder, tokenizer, identity, encoder, about["training"], familiarity, detector)
     except CaptionError:
         raise
     except Exception as error:  # HDF5 and Keras raise many kinds for a damaged file
         raise CaptionError(f"{path} is damaged ({first_line(error)}): get or train the model again.") from error
-    return checkpoint
 
 
-def _read_about(path: str | Path) -> dict:
+def read_about(path: str | Path) -> dict[str, Any]:
+    """The JSON text of a checkpoint, which says what it belongs to, without its weights.
+
+    Raises:
+        CaptionError: the file is missing, torn, or not one of this project's checkpoints.
+    """
     if not Path(path).is_file():
         raise CaptionError(
             f"{path} does not exist: train a model with notebook 4, or leave --model out to use the one that ships."
@@ -128,45 +133,76 @@ def _read_about(path: str | Path) -> dict:
             return json.loads(file["about"][()])
     except KeyError:
         raise CaptionError(
-            f"{path} does not say which encoder and vocabulary it belongs to: it was not made by this project; a merge "
-            "model of Keras 2 is taken over by python -m caption_generator.legacy."
+            f"{path} does not say which encoder and vocabulary it belongs to, so this project did not make it: convert "
+            "a merge model of Keras 2 with python -m caption_generator.legacy."
         ) from None
     except (OSError, ValueError, TypeError) as error:
         raise CaptionError(f"{path} is not a checkpoint in HDF5 ({error}): get or train the model again.") from error
 
 
-def _read_familiarity(path: str | Path) -> Familiarity | None:
-    with h5py.File(path, "r") as file:
-        if "familiarity" not in file:
-            return None
-        mean = file["familiarity"]
-        return Familiarity(mean[()], float(mean.attrs["lowest"]), float(mean.attrs["usual"]))
+def _load_weights(saved: h5py.Group, encoder: Encoder | None, decoder: Decoder) -> None:
+    """Copy the weights of a file into the networks: those of the decoder by name, of the encoder by their order.
+
+    Keras numbers the unnamed layers of an encoder as it builds them, so their names differ from run to run.
+    """
+    if encoder is None:
+        groups = list(saved.values())
+    else:
+        groups = [saved[decoder.model.name]]
+        variables = encoder.model.trainable_weights + encoder.model.non_trainable_weights
+        for variable, array in zip(variables, _arrays(saved["encoder"]).values(), strict=True):
+            variable.assign(array[()])
+    arrays = {name: array for group in groups for name, array in _arrays(group).items()}
+    for variable in decoder.model.weights:
+        variable.assign(arrays[variable.path][()])
 
 
-def _read_detector(path: str | Path) -> WordDetector | None:
-    with h5py.File(path, "r") as file:
-        if "detector" not in file:
-            return None
-        group = file["detector"]
-        arrays = (group[name][()].astype(np.float32) for name in DETECTOR)
-        return WordDetector(*arrays, good=float(group.attrs["good"]))
+def _arrays(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    return {name: group[name] for name in group.attrs.get("weight_names", ())}
 
 
-def load_bundled_encoder() -> Encoder:
-    """The encoder inside the shipped model, a fresh copy each time: fine-tuning changes it."""
-    return load_checkpoint(BUNDLED_MODEL).encoder
+def _read_familiarity(file: h5py.File) -> Familiarity | None:
+    if "familiarity" not in file:
+        return None
+    mean = file["familiarity"]
+    return Familiarity(mean[()], float(mean.attrs["lowest"]), float(mean.attrs["usual"]))
+
+
+def _read_detector(file: h5py.File) -> WordDetector | None:
+    if "detector" not in file:
+        return None
+    group = file["detector"]
+    arrays = {attribute: group[name][()].astype(np.float32) for name, attribute in DETECTOR.items()}
+    return WordDetector(**arrays, threshold=float(group.attrs["good"]))
+
+
+def load_encoder(name: str, weights: str | Path | None = "imagenet", pooling: str = "avg") -> Encoder:
+    """The encoder called `name`, by default with its ImageNet weights.
+
+    Args:
+        name: a row of `encoders.ENCODERS`, or "bundled": the encoder inside the shipped model, which needs no download.
+            It is a fresh copy each time, because fine-tuning changes it.
+        weights: as for `build_encoder`; "bundled" ignores it.
+        pooling: "avg" for one vector an image, "grid" for one at each position.
+
+    Raises:
+        CaptionError: as `build_encoder` and `load_checkpoint`.
+    """
+    if name == BUNDLED:
+        return with_pooling(load_checkpoint(BUNDLED_MODEL).encoder, pooling)
+    return build_encoder(name, weights, pooling)
 
 
 def find_encoder(checkpoint: Checkpoint, weights: str | Path = "imagenet") -> Encoder:
     """The encoder that `checkpoint` was trained with: its own, the shipped model's, or one of `keras.applications`.
 
     Raises:
-        CaptionError: the encoder that could be found has other weights.
+        CaptionError: the encoder that was found has other weights.
     """
     wanted = checkpoint.encoder_identity
     if checkpoint.encoder is not None:
         return checkpoint.encoder
-    bundled = with_pooling(load_bundled_encoder(), wanted.pooling) if BUNDLED_MODEL.is_file() else None
+    bundled = load_encoder(BUNDLED, pooling=wanted.pooling) if BUNDLED_MODEL.is_file() else None
     encoder = bundled if bundled and bundled.identity == wanted else build_encoder(wanted.name, weights, wanted.pooling)
     check_encoder(wanted, encoder.identity)
     return encoder
@@ -174,7 +210,7 @@ def find_encoder(checkpoint: Checkpoint, weights: str | Path = "imagenet") -> En
 
 @contextmanager
 def _nothing_frozen(network: keras.Model) -> Iterator[None]:
-    """Keras writes `.h5` in another order of weights when some layers are frozen, and cannot read that back."""
+    """Keras writes `.h5` in another order of weights when some layers are frozen."""
     frozen = [layer for layer in network._flatten_layers() if not layer.trainable]
     for layer in frozen:
         layer.trainable = True
@@ -183,6 +219,18 @@ def _nothing_frozen(network: keras.Model) -> Iterator[None]:
     finally:
         for layer in frozen:
             layer.trainable = False
+
+
+@contextmanager
+def _without_legacy_warning() -> Iterator[None]:
+    """Keras warns each time that `.h5` is a legacy format. It warns through absl, whose logger has that name."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _to_half(file: h5py.File) -> None:
@@ -200,7 +248,7 @@ def _is_float32(item: Any) -> bool:
 
 
 def _repack(path: Path) -> None:
-    """Copy the file's content to a new file: HDF5 does not give back the room of what was deleted."""
+    """Copy the file's content to a new file: HDF5 does not give back the space of what was deleted."""
     with replacing(path) as packed, h5py.File(path, "r") as old, h5py.File(packed, "w") as new:
         for name in old:
             old.copy(name, new)

@@ -20,20 +20,21 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from caption_generator.captions import Dataset, fingerprint, prepare, subset
-from caption_generator.checkpoint import load_checkpoint
+from caption_generator.captions import Dataset, captions_fingerprint, prepare, subset
+from caption_generator.checkpoint import load_checkpoint, load_encoder
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import digest, replacing, save_json_rows
-from caption_generator.encoders import BUNDLED, ENCODERS, build_encoder, check_grid
-from caption_generator.evaluate import caption_images, has_java, score
+from caption_generator.compatibility import check_captions
+from caption_generator.encoders import BUNDLED, ENCODERS, check_grid
+from caption_generator.evaluate import has_java, score
 from caption_generator.features import Features, extract_features
-from caption_generator.search import BeamSearch
+from caption_generator.search import BeamSearch, caption_features
 from caption_generator.systems import SYSTEMS, System
 from caption_generator.tokenizer import fit_tokenizer
-from caption_generator.train import check_captions, train_decoder
+from caption_generator.train import TrainSettings, train_decoder
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
-EPOCHS, BATCH_SIZE = 4, 64
+SETTINGS = TrainSettings(epochs=4, batch_size=64, cosine=True)
 BEAM = 3
 SEEDS = (0, 1, 2)
 MEASURES = ("BLEU-4", "METEOR", "CIDEr")
@@ -55,7 +56,7 @@ class Outcome:
         val_loss: that, in nats a word.
         scores: of the dev captions, by measure, in per cent.
         word_vectors: the coverage of the pretrained ones, in words; empty without.
-        settings: a fingerprint of all that it was told.
+        settings: a fingerprint of all its settings and data.
         captions: dev image to caption.
     """
 
@@ -95,9 +96,7 @@ def run_system(
     features: Features,
     data: Dataset,
     workspace: Workspace,
-    seed: int = 0,
-    epochs: int = EPOCHS,
-    batch_size: int = BATCH_SIZE,
+    settings: TrainSettings = SETTINGS,
 ) -> Outcome:
     """Train one system, caption the dev images and score them; or read the outcome, if the same was run before.
 
@@ -106,6 +105,7 @@ def run_system(
         features: of all images, in the pooling that the system reads.
         data: the captions.
         workspace: where its checkpoints go and its word vectors come from.
+        settings: how to train.
 
     Raises:
         CaptionError: as `train_decoder` and `load_word_vectors`.
@@ -114,46 +114,32 @@ def run_system(
     system = replace(system, encoder=encoder.name)
     tokenizer = fit_tokenizer(data.train, system.min_count)
     vectors = system.load_vectors(workspace, tokenizer)
-    told = [asdict(system), encoder.to_dict(), vectors and vectors.fingerprint, seed, epochs, batch_size, BEAM]
-    texts = [fingerprint(part) for part in (data.train, data.dev, subset(data.references, data.dev))]
-    settings = digest(json.dumps([told, texts, has_java()]))
-    folder = workspace.models / "compare" / f"{encoder.name}-{encoder.weights}" / system.kind / str(seed)
+    known = [asdict(system), encoder.to_dict(), vectors and vectors.fingerprint, asdict(settings), BEAM]
+    texts = [captions_fingerprint(part) for part in (data.train, data.dev, subset(data.references, data.dev))]
+    run = digest(json.dumps([known, texts, has_java()]))
+    folder = workspace.models / "compare" / f"{encoder.name}-{encoder.weights}" / system.kind / str(settings.seed)
     trained, done = folder / "trained.json", folder / "outcome.json"
-    if (outcome := read_outcome(done)) and outcome.settings == settings:
+    if (outcome := read_outcome(done)) and outcome.settings == run:
         return outcome
-    if not (trained.is_file() and json.loads(trained.read_text())["settings"] == settings):
+    if not (trained.is_file() and json.loads(trained.read_text())["settings"] == run):
         timer = EpochTimer()
-        train_decoder(
-            data.train,
-            data.dev,
-            features,
-            tokenizer,
-            folder,
-            system,
-            vectors,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            dataset=workspace.dataset,
-            cosine=True,
-            callbacks=[timer],
-        )
-        write_json(trained, {"settings": settings, "seconds": timer.median()})
+        train_decoder(data, features, tokenizer, folder, system, settings, vectors, callbacks=[timer])
+        write_json(trained, {"settings": run, "seconds": timer.median()})
     best = load_checkpoint(folder / "model_best.h5")
     names = list(data.dev)
-    found = caption_images(BeamSearch(best.decoder, tokenizer, BEAM), features, names)
+    found = caption_features(BeamSearch(best.decoder, tokenizer, BEAM), features.matrix(names))
     captions = {name: caption.text for name, caption in zip(names, found, strict=True)}
     outcome = Outcome(
         system.kind,
         encoder.name,
-        seed,
+        settings.seed,
         best.decoder.model.count_params(),
         json.loads(trained.read_text())["seconds"],
         best.training["epoch"],
         best.training["val_loss"],
         {measure: round(value, 2) for measure, value in score(captions, data.references).corpus.items()},
         str(vectors or ""),
-        settings,
+        run,
         captions,
     )
     write_json(done, asdict(outcome))
@@ -171,7 +157,7 @@ def extract_all(encoder: str, pooling: str, workspace: Workspace, names: Sequenc
     Raises:
         CaptionError: as `extract_features`, or a photo cannot be read: a comparison is of all of them or of none.
     """
-    built = build_encoder(encoder, pooling=pooling)
+    built = load_encoder(encoder, pooling=pooling)
     path = workspace.models / "compare" / f"features_{encoder}_{pooling}.p"
     features = extract_features(built, workspace.images, names, path)
     if features.errors:
@@ -188,7 +174,7 @@ def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], see
     data = prepare(workspace)
     check_captions(data.train, data.dev)
     for system in (KINDS[kind] for kind in kinds if KINDS[kind].pretrained):
-        workspace.word_vectors(system.embedding_size)
+        workspace.word_vectors(system.decoder.embedding_size)
     if any(KINDS[kind].pooling == "grid" for kind in kinds):
         for encoder in encoders:
             check_grid(encoder)
@@ -199,7 +185,7 @@ def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], see
         for seed in seeds:
             for system in (KINDS[kind] for kind in kinds):
                 print(f"{encoder}, {system.kind}, seed {seed}", file=sys.stderr)
-                run_system(system, features[system.pooling], data, workspace, seed, EPOCHS, BATCH_SIZE)
+                run_system(system, features[system.pooling], data, workspace, replace(SETTINGS, seed=seed))
     found = map(read_outcome, sorted((workspace.models / "compare").glob("*/*/*/outcome.json")))
     return [outcome for outcome in found if outcome]
 
@@ -229,6 +215,11 @@ def by_kind(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[Outcome]]
     for outcome in sorted(outcomes, key=lambda run: (run.encoder, order.index(run.kind), run.seed)):
         groups.setdefault((outcome.encoder, outcome.kind), []).append(outcome)
     return groups
+
+
+def scores_by_kind(outcomes: Iterable[Outcome]) -> dict[tuple[str, str], list[dict[str, float]]]:
+    """The scores of the runs of each (encoder, kind), for `plots.comparison`."""
+    return {key: [run.scores for run in runs] for key, runs in by_kind(outcomes).items()}
 
 
 def table(outcomes: Iterable[Outcome]) -> str:

@@ -29,8 +29,9 @@ class DecoderSpec:
 
     Attributes:
         name: a row of `DECODERS`.
-        feature_size: length of the image's feature vector, or of the vector at each position of its grid.
-        vocabulary_size: number of words, special tokens included.
+        feature_size: length of the image's feature vector, or of the vector at each position of its grid. The table of
+            systems leaves it 0, because it depends on the encoder.
+        vocabulary_size: number of words, special tokens included; 0 likewise.
         units: width of the recurrent layer and of the layers beside it.
         dropout: the fraction of inputs that training drops.
         cell: a row of `CELLS`.
@@ -40,8 +41,8 @@ class DecoderSpec:
     """
 
     name: str
-    feature_size: int
-    vocabulary_size: int
+    feature_size: int = 0
+    vocabulary_size: int = 0
     units: int = 256
     dropout: float = 0.5
     cell: str = "lstm"
@@ -147,8 +148,8 @@ class AttentionDecoder(DecoderLayers):
 
     Xu et al. 2015, "Show, Attend and Tell", attend to a grid and start the LSTM from its mean. As in Luong, Pham and
     Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation", attention follows the LSTM and
-    does not feed it. Teacher forcing can therefore compute the attention of all words at once. The word vectors are also
-    the weights of the last layer (Press and Wolf 2017, "Using the Output Embedding to Improve Language Models").
+    does not feed it. So teacher forcing computes the attention of all words at once. The word vectors are also the
+    weights of the last layer (Press and Wolf 2017, "Using the Output Embedding to Improve Language Models").
     """
 
     pooling = "grid"

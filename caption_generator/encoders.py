@@ -217,3 +217,16 @@ def weights_fingerprint(model: keras.Model) -> str:
     """Twelve hexadecimal digits that tell one set of weights from another, whether stored in 32 bits or in 16."""
     weights = (np.ascontiguousarray(weight, dtype=np.float16).tobytes() for weight in model.get_weights())
     return digest(b"".join(weights))
+
+
+def check_encoder(wanted: EncoderIdentity, found: EncoderIdentity | None) -> None:
+    """Refuse features of one encoder for a model of another.
+
+    Raises:
+        CaptionError: they differ; it names both.
+    """
+    if found != wanted:
+        raise CaptionError(
+            f"the model was trained with the encoder {wanted}, and the features come from "
+            f"{found or 'an unnamed encoder'}: extract them again with notebook 2, or train again with notebook 4."
+        )

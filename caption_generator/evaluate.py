@@ -21,10 +21,8 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, PTBTokenizer
 
 from caption_generator.captions import Descriptions
-from caption_generator.common.console import native_stderr_silenced, progress
+from caption_generator.common.console import native_stderr_silenced
 from caption_generator.common.errors import CaptionError
-from caption_generator.features import Features
-from caption_generator.search import BeamSearch, Caption
 
 Tokenized = dict[str, list[str]]
 # Words that tell nothing of the photo: neither naming one nor leaving it out is a mistake.
@@ -61,21 +59,6 @@ def has_java() -> bool:
         return False
     # Where Java is not installed, macOS has a `java` that only says so.
     return subprocess.run(["java", "-version"], capture_output=True, check=False).returncode == 0
-
-
-def caption_images(search: BeamSearch, features: Features, names: Sequence[str], batch_size: int = 64) -> list[Caption]:
-    """The best caption of each image of `names`.
-
-    Raises:
-        CaptionError: an image has no features.
-    """
-    matrix, captions = features.matrix(names), []
-    with progress(total=len(names), unit="image", desc="Captions") as bar:
-        for start in range(0, len(names), batch_size):
-            found = search(matrix[start : start + batch_size])
-            captions += [best for best, *_ in found]
-            bar.update(len(found))
-    return captions
 
 
 def score(candidates: Mapping[str, str], references: Descriptions) -> Scores:

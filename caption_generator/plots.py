@@ -5,18 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
-from keras.src.ops.node import Node
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from caption_generator.attention import ForEachCaption
 from caption_generator.captioner import Result
 from caption_generator.captions import Descriptions
 from caption_generator.common.files import replacing
-from caption_generator.compare import KINDS, MEASURES, Outcome, by_kind
 from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.images import open_rgb
 from caption_generator.search import Caption
@@ -99,7 +94,7 @@ def teacher_forcing_table(inputs: np.ndarray, targets: np.ndarray, tokenizer: To
     length = inputs.shape[1]
     figure, axis = plt.subplots(figsize=(1.05 * length, 0.75 * rows))
     axis.axis("off")
-    for row in range(rows):
+    for row in range(min(rows, len(inputs))):
         for line, (tokens, colour) in enumerate(((inputs[row], BLUE), (targets[row], ORANGE))):
             for place, token in enumerate(tokens):
                 axis.text(
@@ -171,13 +166,14 @@ def word_use(model: Mapping[str, float], humans: Mapping[str, float], top: int =
     return _tidy(figure)
 
 
-def attention(photo: str | Path, words: Sequence[str], weights: np.ndarray, columns: int = 5) -> Figure:
-    """Where the model looked as it wrote each word: the photo, and over it how much each place counted.
+def attention(photo: str | Path, caption: Caption, grid: tuple[int, int], columns: int = 5) -> Figure:
+    """The attention weights of each word of a caption over the photo.
 
     Args:
-        words: of the caption, its end included.
-        weights: of shape (words, height, width).
+        caption: from a model with attention.
+        grid: rows and columns of the positions, as `Engine.grid` gives them.
     """
+    words, weights = [word for word, _ in caption.words], caption.attention.reshape(-1, *grid)
     image = open_rgb(photo)
     image.thumbnail((360, 360))
     rows = -(-(len(words) + 1) // columns)
@@ -229,16 +225,21 @@ def gallery(
     return figure
 
 
-def comparison(outcomes: Iterable[Outcome], measures: Sequence[str] = MEASURES) -> Figure:
-    """The dev scores of every kind of system: a dot for each seed, a stroke at the mean, a colour for each encoder."""
-    groups = by_kind(outcomes)
-    encoders, found = (list(dict.fromkeys(part)) for part in zip(*groups, strict=True))
-    kinds = [kind for kind in KINDS if kind in found]
+def comparison(
+    groups: Mapping[tuple[str, str], Sequence[Mapping[str, float]]],
+    measures: Sequence[str] = ("BLEU-4", "METEOR", "CIDEr"),
+) -> Figure:
+    """The dev scores of every kind of system: a dot for each seed, a stroke at the mean, a colour for each encoder.
+
+    Args:
+        groups: (encoder, kind) to the scores of each seed; see `compare.scores_by_kind`.
+    """
+    encoders, kinds = (list(dict.fromkeys(part)) for part in zip(*groups, strict=True))
     height = 1.4 + 0.42 * len(kinds)
     figure, axes = plt.subplots(1, len(measures), figsize=(4 * len(measures), height), sharey=True, squeeze=False)
     for axis, measure in zip(axes[0], measures, strict=True):
         for (encoder, kind), runs in groups.items():
-            values = [run.scores.get(measure, np.nan) for run in runs]
+            values = [run.get(measure, np.nan) for run in runs]
             place = kinds.index(kind) + 0.24 * (encoders.index(encoder) - (len(encoders) - 1) / 2)
             colour = (BLUE, ORANGE, GREY)[encoders.index(encoder) % 3]
             axis.plot(values, [place] * len(values), "o", color=colour, markersize=5, alpha=0.6)
@@ -260,8 +261,8 @@ def word_probabilities(photo: str | Path, caption: Caption) -> Figure:
     return _tidy(figure)
 
 
-def called_for(photo: str | Path, likely: Mapping[str, float]) -> Figure:
-    """A photo, and how likely the words that it calls for are in people's captions of it."""
+def predicted_words(photo: str | Path, likely: Mapping[str, float]) -> Figure:
+    """A photo, and how likely the words that it predicts are in people's captions of it."""
     words, probabilities = zip(*likely.items(), strict=True)
     return _tidy(_words_beside(photo, words, probabilities, "probability in people's captions of it"))
 
@@ -289,72 +290,6 @@ def show_or_save(results: Sequence[Result], path: str | Path) -> Path | None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", bbox_inches="tight")  # whatever the suffix, or without one
     return Path(path)
-
-
-def model_diagram(model: keras.Model, path: str | Path) -> Figure:
-    """Draw a model's layers as boxes and arrows, from its inputs down, and write the picture to `path`.
-
-    Unlike `keras.utils.plot_model` it needs no Graphviz.
-    """
-    nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
-    depths: dict[Node, int] = {}
-    for node in nodes:  # in an order in which sources come first
-        depths[node] = 1 + max((depths[source] for source in _sources(node)), default=-1)
-    # An input stands just above what reads it, not at the top.
-    for node in [node for node in nodes if not _sources(node)]:
-        depths[node] = min(depths[reader] for reader in nodes if node in _sources(reader)) - 1
-    levels = {depth: [n for n in nodes if depths[n] == depth] for depth in sorted(set(depths.values()))}
-    places: dict[Node, tuple[float, float]] = {}
-    for depth, row in levels.items():  # below what they read, so that few arrows cross
-        below = {node: np.mean([places[source][0] for source in _sources(node)] or [0]) for node in row}
-        row.sort(key=below.get)
-        columns: list[float] = []
-        for node in row:
-            columns.append(max(below[node], columns[-1] + 1) if columns else below[node])
-        columns = columns - np.mean(columns) + np.mean(list(below.values()))
-        places |= {node: (column, -depth) for node, column in zip(row, columns, strict=True)}
-
-    figure, axis = plt.subplots(figsize=(3.4 * max(map(len, levels.values())), 0.95 * len(levels)))
-    for node in nodes:
-        _draw_node(axis, node, places)
-    columns = [x for x, _ in places.values()]
-    axis.set(
-        xlim=(min(columns) - 0.55, max(columns) + 0.55), ylim=(-max(depths.values()) - 0.5, -min(depths.values()) + 0.5)
-    )
-    axis.axis("off")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, bbox_inches="tight", metadata={"Software": None})
-    return figure
-
-
-def _sources(node: Node) -> list[Node]:
-    """What a node of a model's graph reads. A layer that is called twice is two nodes."""
-    # From its second input, ForEachCaption takes no more than a count.
-    tensors = node.input_tensors[: 1 if isinstance(node.operation, ForEachCaption) else None]
-    histories = [tensor._keras_history for tensor in tensors]
-    read = [history.operation._inbound_nodes[history.node_index] for history in histories]
-    return list(dict.fromkeys(read))
-
-
-def _draw_node(axis: Axes, node: Node, places: Mapping[Node, tuple[float, float]]) -> None:
-    layer = node.operation
-    shape = tuple(node.outputs[0].shape)
-    text = f"{layer.name}\n{type(layer).__name__}  {str(shape).replace('None', '·')}"
-    colour = "#eaf1f8" if layer.count_params() else "#f5f5f5"
-    axis.text(
-        *places[node],
-        text,
-        ha="center",
-        va="center",
-        fontsize=8.5,
-        zorder=2,
-        bbox={"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": BLUE},
-    )
-    for source in _sources(node):
-        (x0, y0), (x1, y1) = places[source], places[node]
-        around = "arc3,rad=-0.6" if y0 - y1 > 1.5 and abs(x0 - x1) < 1 else "arc3"  # the layers between
-        arrow = {"arrowstyle": "->", "color": GREY, "connectionstyle": around}
-        axis.annotate("", (x1, y1 + 0.3), (x0, y0 - 0.3), arrowprops=arrow, zorder=1)
 
 
 def _tidy(figure: Figure) -> Figure:

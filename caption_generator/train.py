@@ -1,55 +1,77 @@
-"""Step 4: teach the decoder with teacher forcing, in a way that a kill costs one epoch and not the run."""
+"""Step 4: train a decoder with teacher forcing on features that are already extracted."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
 from keras import ops
 
 from caption_generator.batches import CaptionBatches
-from caption_generator.captions import Descriptions, fingerprint
+from caption_generator.captions import Dataset, captions_fingerprint
 from caption_generator.checkpoint import Checkpoint
 from caption_generator.common.errors import CaptionError
+from caption_generator.compatibility import check_captions, check_features
 from caption_generator.decoders import Decoder, build_decoder
 from caption_generator.features import Features
 from caption_generator.systems import System
 from caption_generator.tokenizer import Tokenizer
+from caption_generator.training_loop import History, fit
 from caption_generator.word_vectors import WordVectors
 
-History = list[dict[str, float]]
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train a decoder on features. A checkpoint stores them.
+
+    Attributes:
+        epochs: passes over the training captions.
+        batch_size: captions in a batch.
+        cosine: let the learning rate fall to 0 along a cosine over all epochs; else it stays constant.
+        seed: of the weights, the order and dropout.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    cosine: bool = False
+    seed: int = 0
+
+    @classmethod
+    def for_captions(cls, captions: int) -> "TrainSettings":
+        """Settings that suit a number of training captions.
+
+        Few captions need small batches, or there are too few steps to learn from: 32 for some 900 captions, 256 for
+        Flickr8k's 30,000. Fewer still need more epochs: training takes at least 300 steps.
+        """
+        batch_size = 8
+        while batch_size < 256 and batch_size**2 * 2 <= captions:  # about the square root
+            batch_size *= 2
+        steps = -(-captions // batch_size)
+        return cls(epochs=max(20, -(-300 // max(1, steps))), batch_size=batch_size)
 
 
 def train_decoder(
-    train: Descriptions,
-    dev: Descriptions,
+    data: Dataset,
     features: Features,
     tokenizer: Tokenizer,
     folder: str | Path,
     system: System,
+    settings: TrainSettings | None = None,
     vectors: WordVectors | None = None,
-    epochs: int = 10,
-    batch_size: int = 128,
-    seed: int = 0,
-    dataset: str = "",
-    cosine: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
-    """Train a decoder on frozen features; interrupted, the same call goes on after the last finished epoch.
+    """Train a decoder; the same call again continues after the last full epoch.
 
     Writes `model_{epoch}.h5`, `model_best.h5` (by dev loss) and `history.csv` into `folder`.
 
     Args:
-        train: image name to clean captions.
-        dev: likewise.
-        features: of all these images.
-        tokenizer: fitted on `train`.
+        data: training and dev captions.
+        features: of all their images.
+        tokenizer: fitted on the training captions.
         folder: the workspace's `models/`.
-        system: what to train; its encoder is the one that made the features.
-        vectors: of the tokenizer's words, for a system whose words begin with them.
-        batch_size: captions in a batch.
-        dataset: the dataset's name, noted in the checkpoint.
-        cosine: let the learning rate fall to 0 along a cosine, over all epochs.
+        system: what to train; its encoder made the features.
+        settings: by default `TrainSettings.for_captions`.
+        vectors: pretrained vectors of the tokenizer's words, for a system that needs them.
         callbacks: as those of `fit`.
 
     Returns:
@@ -59,74 +81,68 @@ def train_decoder(
         CaptionError: there are no training captions, an image has no features, or the features or the word vectors are
             not those of the system.
     """
-    check_captions(train, dev)
+    check_captions(data.train, data.dev)
     check_features(system, features)
-    keras.utils.set_random_seed(seed)
-    network = build_system(system, features.encoder.feature_size, tokenizer, vectors)
-    batches = CaptionBatches(train, features.matrix(list(train)), tokenizer, batch_size, seed)
+    captions = sum(map(len, data.train.values()))
+    settings = settings or TrainSettings.for_captions(captions)
+    keras.utils.set_random_seed(settings.seed)
+    decoder = build_system(system, features.encoder.feature_size, tokenizer, vectors)
+    batches = CaptionBatches(
+        data.train, features.matrix(list(data.train)), tokenizer, settings.batch_size, settings.seed
+    )
+    dev = CaptionBatches(data.dev, features.matrix(list(data.dev)), tokenizer, settings.batch_size, seed=None)
     rate = system.learning_rate
-    if cosine:
-        rate = keras.optimizers.schedules.CosineDecay(rate, epochs * len(batches))
-    network.model.compile(optimizer=keras.optimizers.Adam(rate), loss=WordLoss(), jit_compile=False)
-    checkpoint = Checkpoint(
-        network,
-        tokenizer,
-        features.encoder,
-        training={
-            "dataset": dataset,
-            "system": system.name,
-            "word_vectors": vectors and f"{vectors.source} {vectors.fingerprint}",
-            "images": len(train),
-            "captions": sum(map(len, train.values())),
-            "fingerprint": fingerprint(train),
-            "batch_size": batch_size,
-            "learning_rate": system.learning_rate,
-            "cosine_epochs": epochs if cosine else None,
-            "seed": seed,
-        },
-    )
-    return fit(
-        network.model,
-        batches,
-        CaptionBatches(dev, features.matrix(list(dev)), tokenizer, batch_size, seed=None),
-        checkpoint,
-        Path(folder),
-        epochs,
-        callbacks=callbacks,
-    )
+    if settings.cosine:
+        rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * len(batches))
+    decoder.model.compile(optimizer=keras.optimizers.Adam(rate), loss=WordLoss(), jit_compile=False)
+    noted = asdict(settings)
+    if not settings.cosine:  # more epochs continue the same run, unless the schedule hangs on their number
+        del noted["epochs"]
+    training = {
+        "dataset": data.name,
+        "system": system.name,
+        "learning_rate": system.learning_rate,
+        "word_vectors": vectors and f"{vectors.source} {vectors.fingerprint}",
+        "images": len(data.train),
+        "captions": captions,
+        "fingerprint": captions_fingerprint(data.train),
+        **noted,
+    }
+    checkpoint = Checkpoint(decoder, tokenizer, features.encoder, training=training)
+    return fit(decoder.model, batches, dev, checkpoint, Path(folder), settings.epochs, callbacks=callbacks)
 
 
 def build_system(
     system: System, feature_size: int, tokenizer: Tokenizer, vectors: WordVectors | None = None
 ) -> Decoder:
-    """The untrained decoder of a system, its words' embedding filled with `vectors` where it begins with such.
+    """The untrained decoder of a system. Pretrained word vectors, if it needs them, fill its embedding.
 
     Raises:
-        CaptionError: there are no vectors and the system needs them, or the reverse, or they are of other words.
+        CaptionError: the system needs vectors and there are none, or the reverse, or they are of another vocabulary.
     """
+    spec = replace(system.decoder, feature_size=feature_size, vocabulary_size=len(tokenizer))
     if system.pretrained and vectors is None:
-        raise CaptionError(f"{system.name} begins with pretrained word vectors: load them with `load_word_vectors`.")
-    if vectors is not None and not system.pretrained:
-        raise CaptionError(f"{system.name} learns its words from the captions: give it no word vectors.")
+        raise CaptionError(f"{system.name} needs pretrained word vectors: load them with `system.load_vectors`.")
     if vectors is None:
-        return build_decoder(system.decoder_spec(feature_size, len(tokenizer)))
+        return build_decoder(spec)
+    if not system.pretrained:
+        raise CaptionError(f"{system.name} learns its word vectors from the captions: give it none.")
     if len(vectors.matrix) != len(tokenizer):
         raise CaptionError(
             f"the word vectors are of {len(vectors.matrix)} words, and the vocabulary has {len(tokenizer)}: load them "
             "again for this vocabulary."
         )
-    # As long as the file has them, whatever the row says.
-    system = replace(system, embedding_size=vectors.matrix.shape[1])
-    decoder = build_decoder(system.decoder_spec(feature_size, len(tokenizer)))
+    # The file decides how long the vectors are, whatever the table of systems says.
+    decoder = build_decoder(replace(spec, embedding_size=vectors.matrix.shape[1]))
     decoder.model.get_layer("embedding").embeddings.assign(vectors.matrix)
     return decoder
 
 
 class WordLoss(keras.losses.Loss):
-    """Cross-entropy of the next word: over a batch, the mean of its words. Padding has weight 0 and does not count.
+    """Cross-entropy of the next word: the mean over the words of a batch. Padding has weight 0 and does not count.
 
-    With smoothing (Szegedy et al. 2016) that share of the answer is spread evenly over the vocabulary, which keeps the
-    model from being surer than its five differing references allow.
+    Label smoothing (Szegedy et al. 2016, "Rethinking the Inception Architecture") spreads that fraction of the target
+    evenly over the vocabulary. Five people describe a photo in five ways, so no single word deserves probability 1.
     """
 
     def __init__(self, smoothing: float = 0.0):
@@ -137,5 +153,5 @@ class WordLoss(keras.losses.Loss):
         loss = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)
         if not self.smoothing:
             return loss
-        even = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
-        return (1 - self.smoothing) * loss + self.smoothing * even
+        uniform = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
+        return (1 - self.smoothing) * loss + self.smoothing * uniform

@@ -1,27 +1,30 @@
-"""Step 4, continued: train on the images themselves, and let the caption loss into the encoder.
+"""Train on the images themselves, and let the caption loss into the encoder.
 
 The early layers of a CNN see edges and textures, which captions do not change, and cost most of its time. So their
 activations are computed once, for every image and for some random views of it, and the layers after them are trained
 together with the decoder, or only run where the decoder is to settle first.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from pycocoevalcap.cider.cider import Cider
 
-from caption_generator.captions import Descriptions
-from caption_generator.checkpoint import Checkpoint, check_encoder
-from caption_generator.encoders import Encoder
+from caption_generator.captions import Dataset, Descriptions
+from caption_generator.checkpoint import Checkpoint
+from caption_generator.compatibility import check_captions, check_pooling
+from caption_generator.encoders import Encoder, check_encoder
 from caption_generator.finetuning.grids import GridBatches, Grids
 from caption_generator.finetuning.late_layers import freeze, split_encoder
 from caption_generator.search import BeamSearch
-from caption_generator.train import History, WordLoss, check_captions, check_pooling, fit
+from caption_generator.train import WordLoss
+from caption_generator.training_loop import History, fit
 
-LOGGED = ("epoch", "loss", "val_loss", "val_cider", "reward", "words")
+LOGGED = ("epoch", "loss", "val_loss", "val_cider", "reward", "words", "run")
 
 
 class EncoderDecoder(keras.Model):
@@ -58,80 +61,93 @@ class ScoreDev(keras.callbacks.Callback):
         logs["val_cider"] = 100 * float(Cider().compute_score(self.dev, found)[0])
 
 
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How to train on images. A checkpoint stores them as one of its stages.
+
+    Attributes:
+        epochs: passes over the training images.
+        images_per_batch: images in a batch, each with all its captions.
+        learning_rate: of Adam. It falls to 0 along a cosine, except with a frozen encoder: the next stage continues
+            from a decoder that still learns.
+        smoothing: of the labels; see `WordLoss`.
+        freeze_encoder: train the decoder alone.
+        views: how many random views of each image are stored beside the whole image; see `Grids`.
+        seed: of the order, views and dropout.
+    """
+
+    epochs: int = 10
+    images_per_batch: int = 32
+    learning_rate: float = 2e-4
+    smoothing: float = 0.1
+    freeze_encoder: bool = False
+    views: int = 7
+    seed: int = 0
+
+
 def train_captioner(
     checkpoint: Checkpoint,
     encoder: Encoder,
     images: str | Path,
-    train: Descriptions,
-    dev: Descriptions,
+    data: Dataset,
     folder: str | Path,
-    epochs: int = 10,
-    images_per_batch: int = 32,
-    learning_rate: float = 2e-4,
-    smoothing: float = 0.1,
-    freeze_encoder: bool = False,
-    views: int = 7,
-    seed: int = 0,
+    settings: FinetuneSettings | None = None,
 ) -> History:
-    """Train the decoder on images, and the encoder with it; interrupted, the same call goes on after the last epoch.
+    """Train the decoder on images, and the encoder with it; the same call again continues after the last full epoch.
 
-    Writes what `train_decoder` writes, with the greedy dev CIDEr in the history, by which `model_best.h5` is chosen
-    here. The checkpoints contain the encoder.
+    Writes what `train_decoder` writes. The log also has the greedy dev CIDEr, which chooses `model_best.h5`. The
+    checkpoints contain the encoder.
 
     Args:
-        checkpoint: the decoder to train: a new one with a frozen encoder, one that has settled without.
-        encoder: the one it belongs to; its weights are changed, unless it is frozen.
+        checkpoint: the decoder to train: a new one with a frozen encoder, or one that was trained so.
+        encoder: the one that it belongs to. Its weights change, unless it is frozen.
         images: the folder of images.
+        data: training and dev captions.
         folder: where checkpoints go. Stored views go into `grids/` beside it, which the stages share: 50 kB for each
             view of an image with MobileNetV2.
-        learning_rate: of Adam; with a frozen encoder it stays as it is, else it falls to 0 along a cosine.
-        smoothing: of the labels, see `WordLoss`.
-        freeze_encoder: train the decoder alone.
-        views: how many random views of each image are stored, see `Grids`.
+        settings: how to train.
 
     Raises:
-        CaptionError: there are no captions, the encoder is another than the checkpoint's, the decoder cannot read its
-            features, or an image is broken.
+        CaptionError: there are no captions, the encoder is not the checkpoint's, the decoder cannot read its features,
+            or an image is broken.
     """
-    check_captions(train, dev)
+    settings = settings or FinetuneSettings()
+    check_captions(data.train, data.dev)
     check_encoder(checkpoint.encoder_identity, encoder.identity)
     check_pooling(checkpoint.decoder.spec.name, encoder.pooling)
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(settings.seed)
     folder = Path(folder)
     early, late = split_encoder(encoder)
-    train_grids = Grids(early, images, list(train), folder.parent / "grids", views)
-    dev_grids = Grids(early, images, list(dev), folder.parent / "grids")
-    freeze(late, freeze_encoder)
-    batches = GridBatches(train, train_grids, checkpoint.tokenizer, images_per_batch, seed)
+    train_grids = Grids(early, images, list(data.train), folder.parent / "grids", settings.views)
+    dev_grids = Grids(early, images, list(data.dev), folder.parent / "grids")
+    freeze(late, settings.freeze_encoder)
+    batches = GridBatches(data.train, train_grids, checkpoint.tokenizer, settings.images_per_batch, settings.seed)
+    dev_batches = GridBatches(data.dev, dev_grids, checkpoint.tokenizer, settings.images_per_batch, seed=None)
+    rate = settings.learning_rate
+    if not settings.freeze_encoder:
+        rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * len(batches))
     model = EncoderDecoder(late, checkpoint.decoder.model)
-    # A decoder that settles is not to come to rest: the next stage goes on with it.
-    cosine = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * len(batches))
-    optimizer = keras.optimizers.Adam(learning_rate if freeze_encoder else cosine, global_clipnorm=5.0)
-    model.compile(optimizer=optimizer, loss=WordLoss(smoothing), jit_compile=False)
-    stage = {
-        "freeze_encoder": freeze_encoder,
-        "epochs": epochs,
-        "images_per_batch": images_per_batch,
-        "learning_rate": learning_rate,
-        "smoothing": smoothing,
-        "views": views,
-        "seed": seed,
-    }
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=5.0)
+    model.compile(optimizer=optimizer, loss=WordLoss(settings.smoothing), jit_compile=False)
     return fit(
         model,
         batches,
-        GridBatches(dev, dev_grids, checkpoint.tokenizer, images_per_batch, seed=None),
-        add_stage(replace(checkpoint, encoder=encoder), stage),
+        dev_batches,
+        add_stage(replace(checkpoint, encoder=encoder), settings),
         folder,
-        epochs,
+        settings.epochs,
         best_by="val_cider",
-        callbacks=[ScoreDev(late, checkpoint, dev, dev_grids)],
+        callbacks=[ScoreDev(late, checkpoint, data.dev, dev_grids)],
     )
 
 
-def add_stage(checkpoint: Checkpoint, stage: dict) -> Checkpoint:
-    """Note in the checkpoint how it is trained further, in place of what was logged of its last epoch."""
+def add_stage(checkpoint: Checkpoint, settings: Any) -> Checkpoint:
+    """Note in the checkpoint how it is trained further, in place of what was logged of its last epoch.
+
+    Args:
+        settings: a dataclass with `freeze_encoder`.
+    """
     training = {name: value for name, value in checkpoint.training.items() if name not in LOGGED}
-    if not stage.get("freeze_encoder"):  # what it knew of photos was of the features from before
+    if not settings.freeze_encoder:  # what it knew of photos was of the features from before
         checkpoint = replace(checkpoint, familiarity=None, detector=None)
-    return replace(checkpoint, training=training | {"stages": [*training.get("stages", []), stage]})
+    return replace(checkpoint, training=training | {"stages": [*training.get("stages", []), asdict(settings)]})

@@ -13,7 +13,7 @@ from caption_generator.captions import Descriptions
 from caption_generator.common.console import progress
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import digest, replacing
-from caption_generator.encoders import fingerprint
+from caption_generator.encoders import weights_fingerprint
 from caption_generator.images import load_augmented, load_batches, load_pixels
 from caption_generator.tokenizer import PAD, Tokenizer
 
@@ -55,7 +55,7 @@ class Grids:
 
 def _name(early: keras.Model, paths: Sequence[Path]) -> str:
     images = [f"{path.name} {path.stat().st_size if path.is_file() else None}" for path in paths]
-    return digest("\n".join([fingerprint(early), early.name, str(early.input.shape), *images]))
+    return digest("\n".join([weights_fingerprint(early), early.name, str(early.input.shape), *images]))
 
 
 def _write_grids(early: keras.Model, paths: Sequence[Path], path: Path, load, label: str) -> None:

@@ -1,8 +1,8 @@
-"""Step 6a: has the model ever seen anything like this photo?
+"""The out-of-distribution score: has the model ever seen anything like this photo?
 
-A decoder makes a fluent sentence of anything, and is hardly less sure of it when the photo shows noise, a bare wall or
-a page of print. The encoder does see the difference: the features of photos all point roughly the same way, and those
-of such pictures do not.
+A decoder writes a fluent sentence about anything, and is hardly less sure of it when the photo shows noise, a bare wall
+or a page of print. The encoder does see the difference: the features of photos point in roughly the same direction,
+and those of such pictures do not.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Familiarity:
-    """How much like the training photos a photo is, from 0, like none of them, to 1, as most of them are.
+    """How much a photo resembles the training photos: 0, like none of them, to 1, like most of them.
 
     Attributes:
         mean: the mean direction of the training photos' features, float32 of shape (feature_size,).
-        lowest: the cosine with it under which the familiarity is 0.
-        usual: the cosine from which on it is 1.
+        lowest: the cosine with it below which the familiarity is 0.
+        usual: the cosine above which it is 1.
     """
 
     mean: np.ndarray
@@ -28,7 +28,7 @@ class Familiarity:
     def fit(cls, features: np.ndarray) -> "Familiarity":
         """Learn what is usual from the features of photos, of shape (photos, ..., feature_size).
 
-        One photo in twenty is less than usual, one in a thousand not familiar at all.
+        One training photo in twenty is less than usual, and one in a thousand has familiarity 0.
         """
         photos = directions(features)
         mean = photos.mean(axis=0)

@@ -1,9 +1,9 @@
-"""Step 6b: which words does the photo call for?
+"""Rank captions by the words that the photo predicts.
 
-A decoder asks which word may follow those before it, and a likely one that has little to do with the photo costs it
-little. So the photo is asked once more, apart from any sentence, which words people would use of it. Of the captions
-that a search has found, the one that has them comes first. Fang et al. 2015, "From Captions to Visual Concepts and
-Back", detect words and rank captions by what was detected, too.
+A decoder predicts the next word from the words before it, so a frequent word that has little to do with the photo costs
+it little. A second model, apart from any sentence, predicts from the photo alone which words people use for it. Among
+the captions that beam search finds, those with these words move up. Fang et al. 2015, "From Captions to Visual Concepts
+and Back", also detect words and rank captions by them.
 """
 
 from collections.abc import Sequence
@@ -16,25 +16,26 @@ from caption_generator.inference.out_of_distribution import directions
 from caption_generator.search import Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
-RIDGE = 1.0  # keeps the regression from learning single photos by heart
+RIDGE = 1.0  # regularises the regression
 WEIGHT = 0.5  # of the fit, beside the mean log-probability of a word; both were chosen on Flickr8k's dev images
 
 
 @dataclass(frozen=True)
 class WordDetector:
-    """How likely each word of the vocabulary is in people's captions of a photo: a ridge regression on its features.
+    """The probability of each word in people's captions of a photo: a ridge regression on the photo's features.
 
     Attributes:
         mean: the mean direction of the training photos' features, float32 of shape (feature_size,).
         weights: float32 of shape (vocabulary_size, feature_size).
-        share: of the training photos, those with the word in a caption, 0 to 1: float32 of shape (vocabulary_size,).
-        good: the fit that one in twenty of people's own captions exceeds.
+        document_frequency: the fraction of training photos with the word in a caption, float32 of shape
+            (vocabulary_size,).
+        threshold: a caption that fits better than this gains; one in twenty of people's own captions does.
     """
 
     mean: np.ndarray
     weights: np.ndarray
-    share: np.ndarray
-    good: float
+    document_frequency: np.ndarray
+    threshold: float
 
     @classmethod
     def fit(
@@ -50,78 +51,76 @@ class WordDetector:
         mean = photos.mean(axis=0)
         photos = photos - mean
         words = [_words(np.concatenate(group)) for group in captions]
-        share, sums = np.zeros(vocabulary_size), np.zeros((vocabulary_size, photos.shape[1]))
+        frequency, sums = np.zeros(vocabulary_size), np.zeros((vocabulary_size, photos.shape[1]))
         for photo, present in zip(photos, words, strict=True):
-            share[present] += 1 / len(photos)
+            frequency[present] += 1 / len(photos)
             sums[present] += photo
         inverse = np.linalg.inv(photos.T @ photos + RIDGE * np.eye(photos.shape[1]))
         weights = sums @ inverse
-        detector = cls(*(array.astype(np.float32) for array in (mean, weights, share)), good=0.0)
+        detector = cls(*(array.astype(np.float32) for array in (mean, weights, frequency)), threshold=0.0)
 
-        # What it says of a photo that it has learned from is too good. How much each photo counts for itself is known
-        # (its leverage), and so what it would say, had it not learned from that one.
+        # The prediction for a training photo is too good. The leverage of a photo tells how much it counts for itself,
+        # and so what the prediction is without it (leave-one-out).
         leverage = np.sum(photos @ inverse * photos, axis=1)
         fits = [
-            detector._fit(caption, (share[caption] + weights[caption] @ photo - own) / (1 - own))
+            detector._fit(caption, (frequency[caption] + weights[caption] @ photo - own) / (1 - own))
             for photo, own, group in zip(photos, leverage, captions, strict=True)
             for caption in map(_words, group)
         ]
-        return replace(detector, good=float(np.quantile(fits, 0.95)))
+        return replace(detector, threshold=float(np.quantile(fits, 0.95)))
 
     @cached_property
-    def rarity(self) -> np.ndarray:
-        """How much each word tells of a photo, in nats: its inverse document frequency, and 0 for what nobody says."""
-        return -np.log(np.where(self.share > 0, self.share, 1))
+    def inverse_document_frequency(self) -> np.ndarray:
+        """How much each word tells of a photo, in nats; 0 for words that nobody uses."""
+        return -np.log(np.where(self.document_frequency > 0, self.document_frequency, 1))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """How likely each word is: about 0 to 1, of shape (photos, vocabulary_size).
+        """The probability of each word, (photos, vocabulary_size); as a regression gives it, it may leave 0 to 1.
 
         Args:
             features: of shape (photos, ..., feature_size).
         """
-        return self.share + (directions(features) - self.mean) @ self.weights.T
+        return self.document_frequency + (directions(features) - self.mean) @ self.weights.T
 
-    def called_for(self, features: np.ndarray, tokenizer: Tokenizer, top: int = 12) -> dict[str, float]:
-        """The words that tell most of a photo, and how likely each is.
+    def predicted_words(self, features: np.ndarray, tokenizer: Tokenizer, top: int = 12) -> dict[str, float]:
+        """The words that tell most of a photo and their probabilities.
 
         Args:
-            features: of one photo.
-            top: so many words, that which tells most first: likely here, and rare elsewhere.
+            features: of one photo, (..., feature_size).
+            top: the number of words. Those that are probable here and rare elsewhere come first.
         """
-        [likely] = self(features[None])
-        return {tokenizer.words[word]: float(likely[word]) for word in np.argsort(-likely * self.rarity)[:top]}
+        [probabilities] = self(features[None])
+        order = np.argsort(-probabilities * self.inverse_document_frequency)
+        return {tokenizer.words[word]: float(probabilities[word]) for word in order[:top]}
 
     def rank(
         self, features: np.ndarray, found: Sequence[Sequence[Caption]], tokenizer: Tokenizer
     ) -> list[list[Caption]]:
-        """Put first the captions that are likely and fit their photo.
+        """Sort the captions of each photo by their log-probability and their fit together.
 
         Args:
             features: of shape (photos, ..., feature_size).
             found: the captions of each photo.
-            tokenizer: the vocabulary that both the captions and this detector are of.
+            tokenizer: the vocabulary of the captions and of this detector.
 
         Returns:
-            The same captions. Their scores are lower the worse their words fit; where they fit very well, a little
-            higher, and at most 1.
+            The same captions with their `fit`.
         """
         ranked = []
         for photo, captions in zip(directions(features) - self.mean, found, strict=True):
-            scores = []
+            fitted = []
             for caption in captions:
                 words = _words(tokenizer.encode(caption.text))
-                # Of these words alone: all of them would take longer than the search's last layer.
-                fit = self._fit(words, self.share[words] + self.weights[words] @ photo)
-                scores.append(caption.score * float(np.exp(WEIGHT * (fit - self.good))))
-            order = np.argsort(-np.array(scores), kind="stable")
-            ranked.append([replace(captions[i], score=min(1.0, scores[i])) for i in order])
+                # Of these words alone: the whole vocabulary would take longer than the last layer of the decoder.
+                fit = self._fit(words, self.document_frequency[words] + self.weights[words] @ photo)
+                fitted.append(replace(caption, fit=WEIGHT * (fit - self.threshold)))
+            ranked.append(sorted(fitted, key=lambda caption: -(caption.log_prob + caption.fit)))
         return ranked
 
-    def _fit(self, words: np.ndarray, likely: np.ndarray) -> float:
-        """How well `words`, which are so `likely`, fit. The rare ones, by which photos differ, count most; how many
-        there are does not."""
-        rarity = self.rarity[words]
-        return float(rarity**2 @ likely / max(np.linalg.norm(rarity), 1e-9))
+    def _fit(self, words: np.ndarray, probabilities: np.ndarray) -> float:
+        """How well `words` with these probabilities fit. Rare words count most; the number of words does not count."""
+        idf = self.inverse_document_frequency[words]
+        return float(idf**2 @ probabilities / max(np.linalg.norm(idf), 1e-9))
 
 
 def _words(tokens: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from caption_generator.common.console import load_tensorflow, positive
 from caption_generator.common.errors import CaptionError
+from caption_generator.legacy.pickles import MAX_LENGTH, read_tokenizer
 from caption_generator.workspace import Workspace
 
 
@@ -34,11 +35,12 @@ def convert(options: argparse.Namespace) -> None:
     tokenizer = vocabulary.tokenizer
     if options.features or options.model:
         load_tensorflow()
-        from caption_generator.checkpoint import save_checkpoint
-        from caption_generator.encoders import build_encoder
+        from caption_generator.checkpoint import load_encoder, save_checkpoint
         from caption_generator.features import save_features
+        from caption_generator.legacy.features import read_features
+        from caption_generator.legacy.merge_model import read_merge_model
 
-        identity = build_encoder(options.encoder, options.encoder_weights).identity
+        identity = load_encoder(options.encoder, options.encoder_weights).identity
         features = read_features(options.features, identity) if options.features else None
         if options.model:
             checkpoint = read_merge_model(options.model, vocabulary, identity, options.max_length)

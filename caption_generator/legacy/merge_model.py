@@ -10,7 +10,12 @@ from typing import Any
 import h5py
 import numpy as np
 
+from caption_generator.checkpoint import Checkpoint
 from caption_generator.common.errors import CaptionError, first_line
+from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
+from caption_generator.encoders import EncoderIdentity
+from caption_generator.legacy.features import check_feature_size
+from caption_generator.legacy.pickles import Vocabulary
 from caption_generator.tokenizer import UNKNOWN, Tokenizer
 
 # The gates of an LSTM by Keras' major version and their name there, and the cell that has them here.
@@ -53,8 +58,8 @@ class _Layer:
 
 
 def read_merge_model(
-    path: str | Path, vocabulary: Vocabulary, identity: "EncoderIdentity", max_length: int | None = None
-) -> "Checkpoint":
+    path: str | Path, vocabulary: Vocabulary, identity: EncoderIdentity, max_length: int | None = None
+) -> Checkpoint:
     """Take over a merge model that Keras 2, or 3 as `.h5`, saved whole; its sizes may be any.
 
     Args:
@@ -67,8 +72,6 @@ def read_merge_model(
         CaptionError: the file is missing or damaged, computes anything else than this project's merge model does, or
             does not fit the vocabulary or the encoder.
     """
-    from caption_generator.checkpoint import Checkpoint
-
     try:
         layers, cell, room = _find_layers(path)
         weights = {name: [np.asarray(array, np.float32) for array in layer.weights] for name, layer in layers.items()}
@@ -90,17 +93,15 @@ def _fill_decoder(
     cell: str,
     path: str | Path,
     vocabulary: Vocabulary,
-    identity: "EncoderIdentity",
-) -> "Decoder":
+    identity: EncoderIdentity,
+) -> Decoder:
     """This project's merge decoder with `weights`, by the names of its layers, in the other project's numbering."""
-    from caption_generator.decoders import DecoderSpec, build_decoder
-
     feature_size, units = weights["image_dense"][0].shape
     rows, embedding_size = weights["embedding"][0].shape
     hidden, columns = weights["next_word"][0].shape
     if rows != columns:
         raise ValueError(f"it reads {rows} words and writes {columns}")
-    _check_feature_size(f"what {path} reads of an image", feature_size, identity)
+    check_feature_size(f"what {path} reads of an image", feature_size, identity)
     if rows != vocabulary.size:
         raise CaptionError(
             f"{path} knows {rows - 1} words, and the tokenizer {vocabulary.size - 1}: name the tokenizer.p that was "

@@ -1,4 +1,4 @@
-"""Pickles of Keras 2 projects: a `Tokenizer` and a dictionary of features."""
+"""Pickles of Keras 2 projects, and the `Tokenizer` in one of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class _OldUnpickler(PlainUnpickler):
         return self.stand_ins.get(f"{module}.{name}") or super().find_class(module, name)
 
 
-def _unpickle(path: str | Path) -> Any:
+def unpickle(path: str | Path) -> Any:
     """The first value of a pickle that Python 2 or 3 wrote."""
     try:
         with open(path, "rb") as file:
@@ -88,7 +88,7 @@ def read_tokenizer(path: str | Path, max_length: int = MAX_LENGTH) -> Vocabulary
     Raises:
         CaptionError: the file is missing, torn, names anything but a Tokenizer, or lacks words or marks.
     """
-    loaded = _unpickle(path)
+    loaded = unpickle(path)
     attributes = loaded.attributes if isinstance(loaded, _OldTokenizer) else None
     if not isinstance(attributes, dict):
         raise CaptionError(f"{path} does not hold a Keras Tokenizer: name the tokenizer.p of the other project.")
@@ -119,46 +119,3 @@ def _are_numbered(numbers: Any) -> bool:
         and all(type(word) is str and type(number) is int for word, number in numbers.items())
         and sorted(numbers.values()) == list(range(1, len(numbers) + 1))
     )
-
-
-def read_features(path: str | Path, identity: "EncoderIdentity") -> "Features":
-    """Take over a pickled dictionary of image names to float arrays of shape (1, feature_size) or (feature_size,).
-
-    Args:
-        identity: the encoder that made them, on the word of the user, for the file does not say.
-
-    Returns:
-        Features in float32; names without a suffix get `.jpg`.
-
-    Raises:
-        CaptionError: the file is missing, torn, holds something else, or vectors of another length than the encoder's.
-    """
-    from caption_generator.features import Features
-
-    loaded = _unpickle(path)
-    if not isinstance(loaded, dict) or not loaded or not all(_is_vector(*item) for item in loaded.items()):
-        raise CaptionError(
-            f"{path} does not hold a feature vector for each image name: name the features.p of the other project."
-        )
-    for name, vector in loaded.items():
-        _check_feature_size(f"the vector of {name} in {path}", vector.size, identity)
-    return Features(
-        {
-            name if Path(name).suffix else f"{name}.jpg": vector.astype(np.float32).reshape(-1)
-            for name, vector in loaded.items()
-        },
-        identity,
-    )
-
-
-def _is_vector(name: Any, value: Any) -> bool:
-    is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
-    return isinstance(name, str) and is_float and value.ndim in (1, 2) and value.size == value.shape[-1]
-
-
-def _check_feature_size(what: str, size: int, identity: "EncoderIdentity") -> None:
-    if size != identity.feature_size:
-        raise CaptionError(
-            f"{what} has {size} numbers, and the encoder {identity.name} makes {identity.feature_size}: "
-            "name the encoder that was used with --encoder."
-        )
