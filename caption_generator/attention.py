@@ -23,21 +23,25 @@ class GridAttention(layers.Layer):
         """Attend.
 
         Args:
-            queries: (captions, length, units).
-            image: (captions, positions, 2 x units), the keys and after them the values.
+            queries: (captions, length, units). The captions of an image stand together, the same number for each.
+            image: (images, positions, 2 x units), the keys and after them the values.
 
         Returns:
             The context, (captions, length, units), and the attention weights, the mean of all heads, (captions, length,
             positions). The weights of a word sum to 1.
         """
         captions, length, units = ops.shape(queries)
-        positions, size = ops.shape(image)[1], units // self.heads
-        queries = ops.reshape(queries, (captions, length, self.heads, size))
-        image = ops.reshape(image, (captions, positions, 2, self.heads, size))
-        logits = ops.einsum("clhs,cphs->chlp", queries, image[:, :, 0]) / size**0.5
+        images, positions, _ = ops.shape(image)
+        size = units // self.heads
+        # Words do not attend to one another, so those of all captions of an image can stand in one row.
+        rows = captions // images * length
+        queries = ops.reshape(queries, (images, rows, self.heads, size))
+        image = ops.reshape(image, (images, positions, 2, self.heads, size))
+        logits = ops.einsum("iqhs,iphs->ihqp", queries, image[:, :, 0]) / size**0.5
         weights = ops.softmax(logits)
-        context = ops.einsum("chlp,cphs->clhs", weights, image[:, :, 1])
-        return ops.reshape(context, (captions, length, units)), ops.mean(weights, axis=1)
+        context = ops.einsum("ihqp,iphs->iqhs", weights, image[:, :, 1])
+        weights = ops.reshape(ops.mean(weights, axis=1), (captions, length, positions))
+        return ops.reshape(context, (captions, length, units)), weights
 
     def compute_output_spec(self, queries, image):
         captions, length, units = queries.shape
@@ -52,17 +56,17 @@ class GridAttention(layers.Layer):
 
 @keras.saving.register_keras_serializable("caption_generator")
 class RepeatForCaptions(layers.Layer):
-    """Repeats each row of a tensor for every caption of its image: (images, ...) to (captions, ...).
+    """Repeats each row of a tensor for every caption of its image: (images, units) to (captions, units).
 
-    The captions of an image stand together, the same number for each image. `tokens`, (captions, length), tells how
-    many there are. So the image is encoded once, however many captions it has.
+    The captions of an image stand together, the same number for each image. The first dimension of a second tensor
+    tells how many captions there are.
     """
 
-    def call(self, tensor, tokens):
+    def call(self, tensor, captions):
         images, *shape = ops.shape(tensor)
-        each = ops.shape(tokens)[0] // images
+        each = ops.shape(captions)[0] // images
         repeated = ops.broadcast_to(tensor[:, None], (images, each, *shape))
         return ops.reshape(repeated, (images * each, *shape))
 
-    def compute_output_spec(self, tensor, tokens):
-        return keras.KerasTensor((tokens.shape[0], *tensor.shape[1:]), tensor.dtype)
+    def compute_output_spec(self, tensor, captions):
+        return keras.KerasTensor((captions.shape[0], *tensor.shape[1:]), tensor.dtype)

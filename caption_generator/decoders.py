@@ -86,13 +86,19 @@ class DecoderLayers(ABC):
         outputs, *state = self.rnn(self.word_dropout(self.embedding(tokens)), initial_state=state)
         return outputs, state
 
+    def read_word(self, token: KerasTensor, state: list[KerasTensor]) -> tuple[KerasTensor, list[KerasTensor]]:
+        """Read one word: token (captions,) to output (captions, 1, units), and the state after it."""
+        output, state = self.rnn.cell(self.embedding(token), state)
+        return ops.expand_dims(output, 1), state
+
     @abstractmethod
     def predict_next(self, image: KerasTensor, outputs: KerasTensor) -> tuple[KerasTensor, KerasTensor | None]:
         """Predict the word that follows each word.
 
         Args:
-            image: from `encode_image`, repeated for each caption.
-            outputs: of the recurrent layer, (captions, length, units).
+            image: from `encode_image`, (images, ...).
+            outputs: of the recurrent layer, (captions, length, units). The captions of an image stand together, the
+                same number for each image.
 
         Returns:
             Logits, (captions, length, vocabulary_size), and attention weights, (captions, length, positions), or None.
@@ -109,6 +115,7 @@ class MergeDecoder(DecoderLayers):
     def __init__(self, spec: DecoderSpec):
         super().__init__(spec)
         self.image_dense = layers.Dense(spec.units, activation="relu", name="image_dense")
+        self.every_caption = RepeatForCaptions(name="every_caption")
         self.every_word = layers.Reshape((1, spec.units), name="every_word")
         self.merge = layers.Add(name="merge")
         self.hidden = layers.Dense(spec.hidden, activation="relu", name="hidden")
@@ -118,7 +125,8 @@ class MergeDecoder(DecoderLayers):
         return self.image_dense(self.image_dropout(features)), None
 
     def predict_next(self, image, outputs):
-        merged = self.merge([self.every_word(image), outputs])
+        image = self.every_word(self.every_caption(image, outputs))
+        merged = self.merge([image, outputs])
         return self.next_word(self.hidden(merged)), None
 
 
@@ -257,10 +265,10 @@ class Decoder:
     Attributes:
         spec: its settings.
         model: teacher forcing. Features (images, ...) and tokens (captions, length) to logits (captions, length,
-            vocabulary_size): at each position those of the word after it. An image has one or several captions, as
-            `RepeatForCaptions` expects them.
+            vocabulary_size): at each position those of the word after it. The captions of an image stand together, the
+            same number for each image, so that it is encoded once.
         start: features (images, ...) to {"image": (images, ...), "state": list of (images, units)}.
-        step: {"image": (captions, ...), "state": list of (captions, units), "token": (captions,)} to {"logits":
+        step: {"image": (images, ...), "state": list of (captions, units), "token": (captions,)} to {"logits":
             (captions, vocabulary_size), "state": likewise} and, with attention, {"attention": (captions, positions)}.
     """
 
@@ -272,8 +280,7 @@ class Decoder:
     def begin(self, features: np.ndarray, copies: int) -> tuple[tf.Tensor, State]:
         """See `search.StepwiseDecoder`."""
         begun = self._start(tf.constant(features, tf.float32))
-        image = tf.repeat(begun["image"], copies, axis=0)
-        return image, [np.repeat(tensor.numpy(), copies, axis=0) for tensor in begun["state"]]
+        return begun["image"], [np.repeat(tensor.numpy(), copies, axis=0) for tensor in begun["state"]]
 
     def advance(
         self, image: tf.Tensor, state: State, tokens: np.ndarray
@@ -309,18 +316,17 @@ def build_decoder(spec: DecoderSpec) -> Decoder:
 
     # Training: all words of a caption at once.
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    repeated = RepeatForCaptions(name="every_caption")(image, tokens)
     first = state and [RepeatForCaptions(name=f"every_{n}")(s, tokens) for n, s in zip(cell.states, state, strict=True)]
     outputs, _ = network.read_words(tokens, first)
-    logits, _ = network.predict_next(repeated, outputs)
+    logits, _ = network.predict_next(image, outputs)
     model = keras.Model([features, tokens], logits, name=f"{spec.name}_decoder")
 
     # Captioning: one word, and the state from the words before it.
     image_in = keras.Input(image.shape[1:], name="image")
     state_in = [keras.Input((spec.units,), name=name) for name in cell.states]
     token_in = keras.Input((), dtype="int32", name="token")
-    outputs, state = network.read_words(ops.expand_dims(token_in, 1), state_in)
-    logits, weights = network.predict_next(image_in, outputs)
+    output, state = network.read_word(token_in, state_in)
+    logits, weights = network.predict_next(image_in, output)
     found = {"logits": logits[:, 0], "state": state} | ({} if weights is None else {"attention": weights[:, 0]})
     step = keras.Model({"image": image_in, "state": state_in, "token": token_in}, found, name="step")
     return Decoder(spec, model, start, step)

@@ -50,10 +50,10 @@ class StepwiseDecoder(Protocol):
 
         Args:
             features: float32 of shape (images, feature_size), or (images, height, width, feature_size).
-            copies: captions of each image; they stand together in what is returned.
+            copies: captions of each image. Their states stand together.
 
         Returns:
-            The encoded images, for `advance` alone, and the initial state: float32 of shape (images x copies, units).
+            The encoded images, for `advance` alone, and the initial state, a list of float32 (images x copies, units).
         """
         ...
 

@@ -110,7 +110,7 @@ class SelfCritical(EncoderDecoder):
     def sample(self, features: tf.Tensor) -> tf.Tensor:
         """Draw captions word by word: int32 of shape (images x samples, length), padded after `<end>`."""
         begun = self.stepwise.start(features)
-        image = tf.repeat(begun["image"], self.samples, axis=0)
+        image = begun["image"]
         state = [tf.repeat(tensor, self.samples, axis=0) for tensor in begun["state"]]
         last = tf.fill(tf.shape(state[0])[:1], START)
         tokens = tf.TensorArray(tf.int32, 0, dynamic_size=True, element_shape=(None,))
