@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, layers, ops
 
+import caption_generator.common.keras_settings  # noqa: F401 (before any network is built)
 from caption_generator.attention import GridAttention, RepeatForCaptions
 from caption_generator.common.errors import look_up
 

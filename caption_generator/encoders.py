@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+import caption_generator.common.keras_settings  # noqa: F401 (before any network is built)
 from caption_generator.common.errors import CaptionError, first_line, look_up
 from caption_generator.common.files import digest
 
