@@ -10,8 +10,8 @@ from caption_generator.common.errors import CaptionError
 
 if keras.config.backend() != "tensorflow":
     raise CaptionError(
-        f"Keras runs on {keras.config.backend()} here: set KERAS_BACKEND=tensorflow, or import caption_generator before "
-        "Keras."
+        f"Keras runs on {keras.config.backend()} here: set KERAS_BACKEND=tensorflow, or import caption_generator "
+        "before Keras."
     )
 keras.config.set_floatx("float32")
 keras.config.set_dtype_policy("float32")
