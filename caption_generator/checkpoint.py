@@ -6,6 +6,7 @@ captions by the photo. Loading builds the networks anew from `about` and reads t
 configuration from the file ever runs.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -88,10 +89,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
                 group.attrs["good"] = detector.threshold
             if half:
                 _to_half(file)
-            file["about"] = json.dumps(about)
             if usual := checkpoint.familiarity:
                 file["familiarity"] = usual.mean
                 file["familiarity"].attrs.update(lowest=usual.lowest, usual=usual.usual)
+            file["about"] = json.dumps(about | {"arrays": arrays_digest(file)})
         if half:
             _repack(temporary)
 
@@ -105,11 +106,19 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     about = read_about(path)
     try:
         identity = EncoderIdentity(**about["encoder"])
-        tokenizer = Tokenizer(**about["tokenizer"])
-        decoder = build_decoder(DecoderSpec(**about["decoder"]))
-        encoder = build_encoder(identity.name, None, identity.pooling) if about["includes_encoder"] else None
+        tokenizer = Tokenizer.from_dict(about["tokenizer"])
+        spec = DecoderSpec(**about["decoder"])
         with h5py.File(path, "r") as file:
+            check_plain(file)
+            _check_sizes(spec, tokenizer, file)
+            found = arrays_digest(file)
+            if about.get("arrays", found) != found:  # older files do not say
+                raise ValueError("its weights are not those that were saved")
+            decoder = build_decoder(spec)
+            encoder = build_encoder(identity.name, None, identity.pooling) if about["includes_encoder"] else None
             _load_weights(file["model_weights"], encoder, decoder)
+            if encoder is not None and encoder.identity != identity:
+                raise ValueError("its encoder is not the one that it names")
             familiarity, detector = _read_familiarity(file), _read_detector(file)
         return Checkpoint(decoder, tokenizer, identity, encoder, about["training"], familiarity, detector)
     except CaptionError:
@@ -138,6 +147,58 @@ def read_about(path: str | Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, TypeError) as error:
         raise CaptionError(f"{path} is not a checkpoint in HDF5 ({error}): get or train the model again.") from error
+
+
+def check_plain(group: h5py.Group) -> None:
+    """Refuse a file whose arrays lie elsewhere, are compressed or are computed: none of this project's are.
+
+    Such an array may name any file or device of this machine, or take far more memory than the file.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link to something else")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            check_plain(item)
+        elif item.external or item.is_virtual or item.chunks:
+            raise ValueError(f"{name} is not stored plainly in the file")
+
+
+def arrays_digest(file: h5py.File) -> str:
+    """A fingerprint of all numbers in the file; it notices a flipped bit.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    arrays = hashlib.sha256()
+
+    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            values = item[()]
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} holds numbers that are not finite")
+            arrays.update(name.encode() + str(values.shape).encode() + values.tobytes())
+
+    file.visititems(add)
+    return arrays.hexdigest()
+
+
+def _check_sizes(spec: DecoderSpec, tokenizer: Tokenizer, file: h5py.File) -> None:
+    """Refuse sizes that the arrays of the file do not have, before anything of that size is built.
+
+    Raises:
+        ValueError: there is one.
+    """
+    sizes = (spec.feature_size, spec.vocabulary_size, spec.units, spec.embedding_size, spec.hidden)
+    shapes = [4096]
+    file.visititems(lambda _, item: shapes.extend(item.shape) if isinstance(item, h5py.Dataset) else None)
+    if not all(type(size) is int and 0 < size <= max(shapes) for size in sizes):
+        raise ValueError(f"its arrays do not have the sizes {sizes}")
+    if len(tokenizer) != spec.vocabulary_size:
+        raise ValueError(f"it has {len(tokenizer):,} words and predicts {spec.vocabulary_size:,}")
 
 
 def _load_weights(saved: h5py.Group, encoder: Encoder | None, decoder: Decoder) -> None:

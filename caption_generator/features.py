@@ -9,6 +9,7 @@ import numpy as np
 
 from caption_generator.common.console import progress
 from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import only_run
 from caption_generator.common.pickles import load_pickles, save_pickle
 from caption_generator.encoders import Encoder, EncoderIdentity
 from caption_generator.images import load_batches
@@ -46,7 +47,9 @@ class Features:
 
 def save_features(features: Features, path: str | Path) -> None:
     """Write `features.p`: the dictionary that everyone expects, then a second pickle that says what made it."""
-    save_pickle(path, features.vectors, features.encoder.to_dict() if features.encoder else None)
+    # A view has NumPy's own float32. An array from a pickle has a copy of it, and would be pickled in other bytes.
+    vectors = {name: vector.view(np.float32) for name, vector in features.vectors.items()}
+    save_pickle(path, vectors, features.encoder.to_dict() if features.encoder else None)
 
 
 def load_features(path: str | Path) -> Features:
@@ -81,8 +84,17 @@ def extract_features(
 
     Returns:
         The features of all `names` that could be read, with the broken ones named in `errors`.
+
+    Raises:
+        CaptionError: no image could be read, another run is writing, or the disk is full.
     """
-    path, part = Path(path), Path(f"{path}.part")
+    path = Path(path)
+    with only_run(path.parent):
+        return _extract(encoder, folder, names, path, batch_size)
+
+
+def _extract(encoder: Encoder, folder: str | Path, names: Sequence[str], path: Path, batch_size: int) -> Features:
+    part = Path(f"{path}.part")
     identity = encoder.identity
     vectors = _already_done(path, part, identity)
     todo = [name for name in names if name not in vectors]
@@ -90,7 +102,6 @@ def extract_features(
         return Features({name: vectors[name] for name in names}, identity)
     encode, errors = compile_encoder(encoder), []
 
-    part.parent.mkdir(parents=True, exist_ok=True)
     with progress(total=len(names), initial=len(names) - len(todo), unit="image", desc="Features") as bar:
         for batch in load_batches([Path(folder, name) for name in todo], encoder.row.input_size, batch_size):
             if len(batch.paths):

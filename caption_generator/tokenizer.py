@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from caption_generator.common.pickles import load_pickles, save_pickle
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
+LONGEST = 1000  # words of a caption; a damaged file must not make the search endless
 
 
 class Tokenizer:
@@ -44,6 +45,22 @@ class Tokenizer:
         if not frequent:
             raise CaptionError(f"no word occurs {min_count} times in {len(split)} captions: lower min_count.")
         return cls([*SPECIAL_TOKENS, *frequent], max(map(len, split)))
+
+    @classmethod
+    def from_dict(cls, loaded: Any) -> "Tokenizer":
+        """Build the vocabulary from what `to_dict` gave and a file may have changed.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        words, max_length = loaded["words"], loaded["max_length"]
+        if not isinstance(words, list) or tuple(words[:4]) != SPECIAL_TOKENS:
+            raise ValueError("its words do not begin with the special tokens")
+        if not all(type(word) is str and word.isprintable() for word in words) or len(set(words)) != len(words):
+            raise ValueError("its words are not different printable texts")
+        if type(max_length) is not int or not 0 < max_length <= LONGEST:
+            raise ValueError(f"its longest caption has {max_length!r:.20} words, not 1 to {LONGEST:,}")
+        return cls(words, max_length)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -82,10 +99,12 @@ class Tokenizer:
             CaptionError: the file is missing or holds something else.
         """
         loaded = next(load_pickles(path), None)
-        with suppress(KeyError, TypeError):
-            if tuple(loaded["words"][:4]) == SPECIAL_TOKENS:
-                return cls(**loaded)
-        raise CaptionError(f"{path} does not hold this project's vocabulary: make it again with notebook 3.")
+        try:
+            return cls.from_dict(loaded)
+        except Exception as error:  # anything may be in the file
+            raise CaptionError(
+                f"{path} does not hold this project's vocabulary: make it again with notebook 3."
+            ) from error
 
 
 def fit_tokenizer(train: Mapping[str, Iterable[str]], min_count: int = 4) -> Tokenizer:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from caption_generator.checkpoint import Checkpoint, read_about, save_checkpoint
 from caption_generator.common.console import progress
 from caption_generator.common.errors import CaptionError
-from caption_generator.common.files import digest, replacing
+from caption_generator.common.files import digest, only_run, replacing
 
 History = list[dict[str, float]]
 
@@ -58,7 +58,24 @@ def fit(
 
     Returns:
         The log of every epoch, numbered from 1.
+
+    Raises:
+        CaptionError: another run is writing into the folder, or the disk is full.
     """
+    with only_run(folder):
+        return _fit(model, train, dev, checkpoint, folder, epochs, best_by, callbacks)
+
+
+def _fit(
+    model: keras.Model,
+    train: Batches,
+    dev: Batches | None,
+    checkpoint: Checkpoint,
+    folder: Path,
+    epochs: int,
+    best_by: str,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> History:
     run = run_name(checkpoint)
     checkpoint = replace(checkpoint, training=dict(checkpoint.training) | {"run": run})
     resume = ResumeFile(folder / "resume" / f"{run}.npz")

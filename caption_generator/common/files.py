@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that only one run writes to."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,13 @@ from typing import Any
 
 from caption_generator.common.errors import CaptionError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 def digest(content: str | bytes) -> str:
     """A fingerprint: twelve hexadecimal digits that tell one content from another."""
@@ -19,37 +27,93 @@ def digest(content: str | bytes) -> str:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which becomes `path` only if the block ends well.
+    """Give a temporary path beside `path`, which becomes `path` only if the block ends without an error.
 
-    A crash, a full disk or Ctrl-C therefore leaves what was there before. The temporary name keeps the suffix,
-    because Keras chooses the format by it.
+    A crash, a full disk, a power failure or Ctrl-C therefore leaves what was there before. The temporary name keeps the
+    suffix, because Keras chooses the format by it.
 
     Raises:
-        CaptionError: the folder cannot be written to.
+        CaptionError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise _disk_full(path) from error
         raise CaptionError(
             f"cannot write {path} ({error.strerror}): choose a folder that you may write to, for the results of a "
             "workspace with CAPTION_OUTPUTS."
         ) from error
-    temporary = Path(temporary)
+    temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private, a shared result should not be
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)
+    except (OSError, RuntimeError) as error:  # HDF5 hides the number of the error in its text
+        if getattr(error, "errno", None) in NO_SPACE or os.strerror(errno.ENOSPC) in str(error):
+            raise _disk_full(path) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _disk_full(path: Path) -> CaptionError:
+    return CaptionError(f"the disk is full, and {path} is as it was before: free some space and run this again.")
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file or a folder to the disk, as far as it can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows does not open folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def only_run(folder: str | Path) -> Iterator[None]:
+    """Hold a lock on a folder that only one run may write to. It ends with the process, however that ends.
+
+    Raises:
+        CaptionError: another run holds it, or the folder cannot be written to.
+    """
+    lock = Path(folder, ".lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "a")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise CaptionError(
+            f"cannot write {lock} ({error.strerror}): choose another folder with CAPTION_OUTPUTS."
+        ) from error
+    with file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CaptionError(
+                    f"another run is writing into {folder}: wait until it ends, or choose another folder with "
+                    "CAPTION_OUTPUTS."
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        yield
 
 
 def save_json_rows(path: str | Path, rows: Iterable[Any]) -> None:
