@@ -4,11 +4,12 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from caption_generator.common.errors import CaptionError
 
@@ -23,6 +24,31 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def digest(content: str | bytes) -> str:
     """A fingerprint: twelve hexadecimal digits that tell one content from another."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:12]
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file to read its bytes. A FIFO, which would wait for a writer for ever, and a device are refused.
+
+    Raises:
+        OSError: as `open`, or with "not a regular file" as its `strerror`.
+    """
+    return open(path, "rb", opener=_regular_descriptor)
+
+
+def _regular_descriptor(path: str, flags: int) -> int:
+    _check_regular(Path(path).stat(), path)  # before it is opened, for some devices act on that alone
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        _check_regular(os.fstat(descriptor), path)  # it may have been replaced in between
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(status: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # of a folder, `open` itself says so
+        raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from caption_generator.common.errors import CaptionError, first_line
-from caption_generator.common.pickles import PlainUnpickler
+from caption_generator.common.files import open_regular
+from caption_generator.common.pickles import PlainUnpickler, StandIn, plain_dict
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # What the projects put around a caption. Keras' Tokenizer strips the brackets of <start>, and leaves an ordinary word.
@@ -16,20 +17,15 @@ MARKS = (("startseq", "endseq"), ("<start>", "<end>"), ("start", "end"))
 MAX_LENGTH = 32  # of Flickr8k's captions, in words
 
 
-class _OldTokenizer:
+class _OldTokenizer(StandIn):
     """Stands in for Keras' Tokenizer of any version: holds the attributes that a pickle gives it, and does nothing."""
-
-    attributes: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.attributes = state  # apart from its own, so that no pickle brings a method
 
 
 class _OldUnpickler(PlainUnpickler):
     """Builds plain data, and what a pickled Tokenizer is made of; refuses everything else."""
 
     stand_ins: Mapping[str, Callable] = {
-        "collections.OrderedDict": dict,
+        "collections.OrderedDict": plain_dict,
         "collections.defaultdict": lambda *_: {},
         "copyreg._reconstructor": lambda *_: _OldTokenizer(),  # how protocols 0 and 1 make an object
         "copy_reg._reconstructor": lambda *_: _OldTokenizer(),  # in Python 2
@@ -46,7 +42,7 @@ class _OldUnpickler(PlainUnpickler):
 def unpickle(path: str | Path) -> Any:
     """The first value of a pickle that Python 2 or 3 wrote."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             try:
                 return _OldUnpickler(file, encoding="utf-8").load()
             except ValueError:  # Python 2 spells arrays as text, too, and that one is not UTF-8
