@@ -44,7 +44,7 @@ class TrainSettings:
         Flickr8k's 30,000. Fewer still need more epochs: training takes at least 300 steps.
         """
         batch_size = 8
-        while batch_size < 256 and batch_size**2 * 2 <= captions:  # about the square root
+        while batch_size < 256 and batch_size**2 <= captions:  # the power of two above the square root
             batch_size *= 2
         steps = -(-captions // batch_size)
         return cls(epochs=max(20, -(-300 // max(1, steps))), batch_size=batch_size)

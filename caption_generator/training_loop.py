@@ -93,6 +93,8 @@ def _fit(
             callbacks=[
                 *callbacks,
                 DrawOrder(train),
+                # The files of another run are written over from here on, so it must not be taken for finished.
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: resume.remove_others()),
                 SaveCheckpoints(checkpoint, folder, best_by, history),
                 resume,  # after the files of the epoch, so that a kill between them repeats the epoch
                 ShowProgress(done),
@@ -162,7 +164,10 @@ class ResumeFile(keras.callbacks.Callback):
         arrays = {str(number): variable.numpy() for number, variable in enumerate(_variables(self.model))}
         with replacing(self.path) as temporary:
             np.savez(temporary, epochs=epoch + 1, **arrays)
-        for other in self.path.parent.glob("*.npz"):  # another run's can no longer be resumed in this folder
+
+    def remove_others(self) -> None:
+        """Remove the resume files of other runs in this folder, which can no longer be resumed."""
+        for other in self.path.parent.glob("*.npz"):
             if other != self.path:
                 other.unlink()
 

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+# Before anything imports TensorFlow. With one thread, sums are added up in the same order each time, and two processes
+# share two cores.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 from caption_generator.captions import SPLIT_FILES
 from caption_generator.workspace import Workspace
@@ -54,11 +58,11 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def shared() -> Path:
-    """Real data that lies beside the repository on the developers' machines only."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} with the real dataset and ImageNet weights is not on this machine")
-    return folder
+    """Real data that few machines have: Flickr8k, ImageNet weights and files of older projects."""
+    folder = os.environ.get("CAPTION_SHARED")
+    if not folder:
+        pytest.skip("CAPTION_SHARED does not name a folder with the real dataset and ImageNet weights")
+    return Path(folder).resolve()
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 
 from caption_generator.captions import (
     SPLIT_FILES,
+    captions_fingerprint,
     clean_caption,
     clean_captions,
     compare_with_disk,
-    fingerprint,
     load_descriptions,
     load_splits,
     read_captions,
@@ -267,10 +267,10 @@ def test_a_subset_has_the_captions_of_its_names_in_their_order():
 
 def test_the_fingerprint_tells_one_set_of_captions_from_another():
     captions_of = {"a.jpg": ["a dog"], "b.jpg": ["a cat"]}
-    assert fingerprint(captions_of) == fingerprint({"a.jpg": ("a dog",), "b.jpg": ("a cat",)})
+    assert captions_fingerprint(captions_of) == captions_fingerprint({"a.jpg": ("a dog",), "b.jpg": ("a cat",)})
     for other in (
         {"a.jpg": ["a dog"]},
         {"a.jpg": ["a dog"], "b.jpg": ["two cats"]},
         {"c.jpg": ["a dog"], "b.jpg": ["a cat"]},
     ):
-        assert fingerprint(other) != fingerprint(captions_of)
+        assert captions_fingerprint(other) != captions_fingerprint(captions_of)

@@ -36,7 +36,7 @@ def test_no_file_descriptor_is_lost():
 
 
 def test_loading_tensorflow_says_nothing():
-    code = "from caption_generator.quiet import load_tensorflow; load_tensorflow(); import tensorflow"
+    code = "from caption_generator.common.console import load_tensorflow; load_tensorflow(); import tensorflow"
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
     assert (run.stdout, run.stderr) == (b"", b"")

@@ -6,9 +6,7 @@ import pytest
 from caption_generator import evaluate
 from caption_generator.captions import read_captions
 from caption_generator.common.errors import CaptionError
-from caption_generator.evaluate import caption_images, has_java, score
-from caption_generator.features import Features
-from caption_generator.search import BeamSearch
+from caption_generator.evaluate import has_java, score
 
 REFERENCES = {
     "dog.jpg": ["A brown dog runs over the grass .", "The dog plays outside ."],
@@ -118,18 +116,6 @@ def test_plain_tokens_of_real_captions_are_nearly_always_the_penn_treebanks(shar
 def test_captions_without_references_are_named(candidates, message):
     with pytest.raises(CaptionError, match=message):
         score(candidates, REFERENCES | {"empty.jpg": []})
-
-
-def test_each_image_gets_its_best_caption_whatever_the_batches(decoder, tokenizer):
-    vectors = np.random.default_rng(0).normal(size=(7, 6)).astype(np.float32)
-    features = Features({f"{n}.jpg": vector for n, vector in enumerate(vectors)})
-    search = BeamSearch(decoder, tokenizer, 2)
-    names = [f"{n}.jpg" for n in (3, 0, 6, 5, 1)]
-    captions = caption_images(search, features, names, batch_size=2)
-    together = search(features.matrix(names))
-    assert [c.text for c in captions] == [best.text for best, _ in together]
-    with pytest.raises(CaptionError, match=r"lacks 1 of 2 images, 9\.jpg"):
-        caption_images(search, features, ["0.jpg", "9.jpg"])
 
 
 def test_diversity_counts_captions_and_words():

@@ -1,4 +1,4 @@
-"""Tests of caption_generator.familiarity."""
+"""Tests of caption_generator.inference.out_of_distribution."""
 
 import numpy as np
 import pytest

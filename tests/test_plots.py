@@ -1,6 +1,6 @@
 """Tests of caption_generator.plots."""
 
-from pathlib import Path
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -11,12 +11,11 @@ from caption_generator import plots
 from caption_generator.captioner import Result
 from caption_generator.captions import read_captions
 from caption_generator.common.errors import CaptionError
-from caption_generator.compare import Outcome
 from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.search import Caption
 from caption_generator.tokenizer import END, START, Tokenizer
 
-CAPTION = Caption("red wall", 0.5, (("red", 0.5), ("wall", 0.25), ("<end>", 1.0)))
+CAPTION = Caption("red wall", (("red", 0.5), ("wall", 0.25), ("<end>", 1.0)), float(np.log(0.5)))
 
 
 @pytest.fixture(autouse=True)
@@ -149,12 +148,13 @@ def test_stages_follow_one_another():
 
 
 def test_attention_shows_the_photo_and_a_map_over_it_for_each_word(workspace):
-    looked = np.random.default_rng(0).random((3, 7, 7))
-    figure = plots.attention(workspace.images / workspace.image_names()[0], ["red", "wall", "<end>"], looked, columns=2)
+    weights = np.random.default_rng(0).random((3, 42))
+    caption = replace(CAPTION, attention=weights)
+    figure = plots.attention(workspace.images / workspace.image_names()[0], caption, (6, 7), columns=2)
     photo, *maps = pictures(figure)
     assert len(photo.images) == 1
     assert [axis.get_title() for axis in maps] == ["red", "wall", "<end>"]
-    for axis, grid in zip(maps, looked, strict=True):
+    for axis, grid in zip(maps, weights.reshape(3, 6, 7), strict=True):
         below, above = axis.images
         np.testing.assert_array_equal(above.get_array(), grid)
         assert above.get_extent() == below.get_extent()
@@ -171,9 +171,9 @@ def test_word_probabilities_have_a_bar_for_each_word_and_the_end(workspace):
     assert figure.get_suptitle() == "red wall  (score 0.50)"
 
 
-def test_the_words_that_a_photo_calls_for_have_a_bar_each(workspace):
+def test_predicted_words_have_a_bar_each(workspace):
     photo = workspace.images / workspace.image_names()[0]
-    left, right = plots.called_for(photo, {"wall": 0.75, "red": 0.5}).axes
+    left, right = plots.predicted_words(photo, {"wall": 0.75, "red": 0.5}).axes
     assert len(left.images) == 1
     assert [bar.get_width() for bar in right.patches] == [0.75, 0.5]
     assert [label.get_text() for label in right.get_yticklabels()] == ["wall", "red"]
@@ -198,32 +198,6 @@ def test_a_picture_that_cannot_be_written_is_said(workspace, tmp_path):
         plots.show_or_save(results, tmp_path / "file" / "captioned.png")
 
 
-def test_the_diagram_names_every_layer_and_needs_no_graphviz(decoder, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    path = tmp_path / "model.png"
-    figure = plots.model_diagram(decoder.model, path)
-    assert Image.open(path).format == "PNG"
-    (axis,) = figure.axes
-    boxes = {text.get_text().split("\n")[0]: text for text in axis.texts if text.get_text()}
-    assert set(boxes) == {layer.name for layer in decoder.model.layers}
-    assert "(·, ·, 8)" in boxes["lstm"].get_text()
-    # One arrow for everything that a layer reads, and always downwards.
-    arrows = [text for text in axis.texts if not text.get_text()]
-    assert len(arrows) >= len(boxes) - 1
-    for arrow in arrows:
-        assert arrow.xy[1] < arrow.xyann[1]
-    heights = {name: box.get_position()[1] for name, box in boxes.items()}
-    assert heights["tokens"] > heights["embedding"] > heights["lstm"] > heights["merge"] > heights["next_word"]
-    places = [box.get_position() for box in boxes.values()]
-    assert len(set(places)) == len(places)
-
-
-def test_a_diagram_is_the_same_file_each_time(decoder, tmp_path: Path):
-    for name in ("one.png", "two.png"):
-        plots.model_diagram(decoder.model, tmp_path / name)
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
-
-
 def test_neighbours_of_grids_are_those_of_their_means(workspace):
     names = workspace.image_names()[:4]
     vectors = np.random.default_rng(0).uniform(size=(4, 3))
@@ -237,15 +211,13 @@ def test_neighbours_of_grids_are_those_of_their_means(workspace):
 
 
 def test_a_comparison_has_a_dot_for_each_seed_and_a_stroke_at_their_mean():
-    def run(kind: str, encoder: str, seed: int, cider: float) -> Outcome:
-        return Outcome(kind, encoder, seed, 1, 1.0, 1, 3.0, {"CIDEr": cider})
-
-    runs = [run("gru", "mobilenet", 0, 40.0), run("gru", "mobilenet", 1, 44.0), run("merge", "mobilenetv2", 0, 45.0)]
-    [axis] = plots.comparison(runs, ["CIDEr"]).axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["merge", "gru"]  # as in the table of systems
+    scores = {("one", "merge"): [45.0], ("one", "gru"): [40.0, 44.0], ("two", "merge"): [46.0]}
+    groups = {key: [{"CIDEr": value} for value in values] for key, values in scores.items()}
+    [axis] = plots.comparison(groups, ["CIDEr"]).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["merge", "gru"]
     drawn = [(line.get_marker(), list(line.get_xdata())) for line in axis.lines]
-    assert drawn == [("o", [40, 44]), ("|", [42]), ("o", [45]), ("|", [45])]
+    assert drawn == [("o", [45]), ("|", [45]), ("o", [40, 44]), ("|", [42]), ("o", [46]), ("|", [46])]
     places = [line.get_ydata()[0] for line in axis.lines]
-    assert places[2] == places[3] < places[0] == places[1]
-    assert axis.lines[0].get_color() != axis.lines[2].get_color()
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["mobilenet", "mobilenetv2"]
+    assert places[0] == places[1] < places[4] == places[5] < places[2] == places[3]
+    assert axis.lines[0].get_color() == axis.lines[2].get_color() != axis.lines[4].get_color()
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["one", "two"]

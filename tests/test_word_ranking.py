@@ -1,6 +1,7 @@
-"""Tests of caption_generator.detector."""
+"""Tests of caption_generator.inference.word_ranking."""
 
-from dataclasses import astuple, replace
+from dataclasses import replace
+from math import log
 
 import numpy as np
 import pytest
@@ -45,13 +46,13 @@ def test_it_detects_in_new_photos_what_is_there(detector):
     np.testing.assert_array_equal(likely[:, [0, START, END, UNKNOWN, NEVER]], 0)
 
 
-def test_the_shares_are_of_photos_and_not_of_captions(detector):
+def test_document_frequencies_are_of_photos_and_not_of_captions(detector):
     _, seen = draw_photos(0)
-    np.testing.assert_allclose(detector.share[list(THINGS)], seen.mean(axis=0), rtol=1e-6)
-    assert detector.share[A] == pytest.approx(1)
+    np.testing.assert_allclose(detector.document_frequency[list(THINGS)], seen.mean(axis=0), rtol=1e-6)
+    assert detector.document_frequency[A] == pytest.approx(1)
 
 
-def test_a_good_fit_is_one_on_photos_that_it_has_not_learned_from():
+def test_the_threshold_is_learned_on_photos_that_the_regression_has_not_seen():
     """As if the regression had been made anew for each photo, without it."""
     features, seen = draw_photos(2, 40)
     captions = caption_photos(seen)
@@ -63,13 +64,13 @@ def test_a_good_fit_is_one_on_photos_that_it_has_not_learned_from():
     fits = []
     for photo, (telling, _) in enumerate(captions):
         others = np.arange(40) != photo
-        x, y = photos[others], said[others] - detector.share
+        x, y = photos[others], said[others] - detector.document_frequency
         weights = np.linalg.solve(x.T @ x + RIDGE * np.eye(6), x.T @ y)
         words = telling[1:-1]
-        rarity = -np.log(detector.share[words])
-        likely = detector.share[words] + photos[photo] @ weights[:, words]
+        rarity = -np.log(detector.document_frequency[words])
+        likely = detector.document_frequency[words] + photos[photo] @ weights[:, words]
         fits += [(rarity**2 * likely).sum() / max(np.sqrt((rarity**2).sum()), 1e-9), 0.0]
-    assert detector.good == pytest.approx(np.quantile(fits, 0.95), rel=1e-3)
+    assert detector.threshold == pytest.approx(np.quantile(fits, 0.95), rel=1e-3)
 
 
 def test_only_the_direction_of_features_counts_and_a_grid_by_its_mean(detector):
@@ -79,15 +80,15 @@ def test_only_the_direction_of_features_counts_and_a_grid_by_its_mean(detector):
     np.testing.assert_allclose(detector(7 * grids), detector(features), atol=1e-6)
 
 
-def test_a_photo_calls_for_what_is_there_and_rare_elsewhere(detector):
-    found = detector.called_for(photo_with(DOG, CAR)[0], TOKENIZER, top=3)
+def test_a_photo_predicts_what_is_there_and_rare_elsewhere(detector):
+    found = detector.predicted_words(photo_with(DOG, CAR)[0], TOKENIZER, top=3)
     assert list(found)[:2] == ["car", "dog"]
     assert len(found) == 3
     assert found["car"] == pytest.approx(detector(photo_with(DOG, CAR))[0, CAR])
 
 
 def captions_of(*texts: str, score: float = 0.4) -> list[Caption]:
-    return [Caption(text, score, ()) for text in texts]
+    return [Caption(text, (), log(score)) for text in texts]
 
 
 def photo_with(*things: int) -> np.ndarray:
@@ -119,15 +120,15 @@ def test_a_much_likelier_caption_stays_first(detector):
 def test_the_score_says_how_well_the_words_fit(detector):
     photo = photo_with(CAT)
     [[caption]] = detector.rank(photo, [captions_of("a cat cat")], TOKENIZER)  # said twice, it counts once
-    rarity = -np.log(detector.share[[A, CAT]])
+    rarity = -np.log(detector.document_frequency[[A, CAT]])
     fit = rarity**2 @ detector(photo)[0, [A, CAT]] / np.linalg.norm(rarity)
-    assert caption.score == pytest.approx(0.4 * np.exp(WEIGHT * (fit - detector.good)), rel=1e-5)
+    assert caption.score == pytest.approx(0.4 * np.exp(WEIGHT * (fit - detector.threshold)), rel=1e-5)
     [[wrong]] = detector.rank(photo, [captions_of("a car")], TOKENIZER)
     assert wrong.score < caption.score
 
 
 def test_no_score_is_above_1(detector):
-    easily = replace(detector, good=0.2)
+    easily = replace(detector, threshold=0.2)
     [ranked] = easily.rank(photo_with(CAT), [captions_of("a cat", "a dog", score=0.99)], TOKENIZER)
     assert ranked[0].text == "a cat"
     assert ranked[0].score == 1
@@ -146,4 +147,4 @@ def test_each_photo_has_its_own_captions(detector):
     together = detector.rank(features, [captions_of("a dog", "a cat")] * 2, TOKENIZER)
     apart = [detector.rank(photo[None], [captions_of("a dog", "a cat")], TOKENIZER)[0] for photo in features]
     assert [[c.text for c in found] for found in together] == [["a dog", "a cat"], ["a cat", "a dog"]]
-    assert [list(map(astuple, found)) for found in together] == [list(map(astuple, found)) for found in apart]
+    assert together == apart
