@@ -1,8 +1,8 @@
 """The table of systems: an encoder, a decoder and the vocabulary, under one name.
 
 The first six are the architectures of well-known student projects; the last is this project's own. To add a system, add
-a row. The environment variable `CAPTION_SYSTEM` chooses the system of the notebooks. A name is an encoder and a kind, and
-every encoder goes with every kind: `bundled-merge` needs no download.
+a row. The environment variable `CAPTION_SYSTEM` chooses the system of the notebooks. A name is an encoder and a kind.
+Every encoder goes with every kind: `bundled-merge` needs no download.
 """
 
 import os
