@@ -5,7 +5,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from caption_generator.common.errors import CaptionError
@@ -201,12 +201,35 @@ class Dataset:
         dev: likewise.
         references: image name to raw captions, of all images.
         name: of the dataset.
+        test: likewise clean captions; nothing that is tuned may look at them.
     """
 
     train: Descriptions
     dev: Descriptions
     references: Descriptions
     name: str = ""
+    test: Descriptions = field(default_factory=dict)
+
+    @property
+    def images(self) -> list[str]:
+        """The names of the images of all three splits."""
+        return [*self.train, *self.dev, *self.test]
+
+    def first(self, train: int, dev: int) -> "Dataset":
+        """A smaller dataset to try things on: the first training and dev images."""
+        return replace(
+            self, train=dict(list(self.train.items())[:train]), dev=dict(list(self.dev.items())[:dev]), test={}
+        )
+
+
+def load_dataset(workspace: Workspace) -> Dataset:
+    """What step 1 left: `descriptions.txt`, in splits, and the raw captions.
+
+    Raises:
+        CaptionError: as `read_captions` and `load_splits`.
+    """
+    descriptions = load_descriptions(workspace.descriptions)
+    return _divided(workspace, descriptions, read_captions(workspace.captions).captions)
 
 
 def prepare(workspace: Workspace) -> Dataset:
@@ -218,6 +241,10 @@ def prepare(workspace: Workspace) -> Dataset:
     references = read_captions(workspace.captions).captions
     descriptions = clean_captions(references)
     save_descriptions(descriptions, workspace.descriptions)
+    return _divided(workspace, descriptions, references)
+
+
+def _divided(workspace: Workspace, descriptions: Descriptions, references: Descriptions) -> Dataset:
     splits = load_splits(workspace, descriptions)
-    train, dev = (subset(descriptions, splits.get(split, [])) for split in ("train", "dev"))
-    return Dataset(train, dev, references, workspace.dataset)
+    train, dev, test = (subset(descriptions, splits.get(split, [])) for split in ("train", "dev", "test"))
+    return Dataset(train, dev, references, workspace.dataset, test)

@@ -29,7 +29,7 @@ from caption_generator.encoders import BUNDLED, ENCODERS, check_grid
 from caption_generator.evaluate import has_java, score
 from caption_generator.features import Features, extract_features
 from caption_generator.search import BeamSearch, caption_features
-from caption_generator.systems import SYSTEMS, System
+from caption_generator.systems import KINDS, System
 from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.train import TrainSettings, train_decoder
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
@@ -38,8 +38,6 @@ SETTINGS = TrainSettings(epochs=4, batch_size=64, cosine=True)
 BEAM = 3
 SEEDS = (0, 1, 2)
 MEASURES = ("BLEU-4", "METEOR", "CIDEr")
-# Each kind once: in a comparison all of them are given the same encoders.
-KINDS: Mapping[str, System] = {system.kind: system for system in SYSTEMS.values()}
 
 
 @dataclass(frozen=True)

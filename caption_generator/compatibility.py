@@ -1,25 +1,25 @@
 """What belongs together: captions, vocabulary, features, encoder and decoder. A mismatch is refused by name."""
 
 from caption_generator.captions import Descriptions
-from caption_generator.checkpoint import Checkpoint
+from caption_generator.checkpoint import Checkpoint, read_about
 from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import decoder_row
 from caption_generator.encoders import BUNDLED
 from caption_generator.features import Features
 from caption_generator.systems import System
 from caption_generator.tokenizer import Tokenizer, fit_tokenizer
+from caption_generator.workspace import BUNDLED_MODEL
 
 
-def check_tokenizer(system: System, train: Descriptions, tokenizer: Tokenizer) -> None:
-    """Refuse the vocabulary of another system, or of other captions.
+def check_tokenizer(train: Descriptions, tokenizer: Tokenizer) -> None:
+    """Refuse the vocabulary of other captions.
 
     Raises:
-        CaptionError: it is not that of the training captions with the words that the system keeps.
+        CaptionError: it does not hold the most frequent words of the training captions, however many of them.
     """
-    if fit_tokenizer(train, system.min_count).fingerprint != tokenizer.fingerprint:
+    if fit_tokenizer(train, min_count=1).words[: len(tokenizer)] != tokenizer.words:
         raise CaptionError(
-            f"tokenizer.p does not hold the words that these captions have {system.min_count} times or more, which "
-            f"{system.name} reads: make it again with notebook 3."
+            "tokenizer.p does not hold the most frequent words of the training captions: make it again with notebook 3."
         )
 
 
@@ -47,12 +47,16 @@ def check_features(system: System, features: Features) -> None:
             "features.p does not say which encoder made it: extract the features again with notebook 2, or take those "
             "of an older project over with python -m caption_generator.legacy."
         )
-    if system.encoder not in (features.encoder.name, BUNDLED):
+    if not (_is_bundled(features) if system.encoder == BUNDLED else features.encoder.name == system.encoder):
         raise CaptionError(
             f"{system.name} reads features of the encoder {system.encoder}, and features.p comes from "
             f"{features.encoder}: extract them again with notebook 2."
         )
     check_pooling(system.decoder.name, features.encoder.pooling)
+
+
+def _is_bundled(features: Features) -> bool:
+    return features.encoder.weights == read_about(BUNDLED_MODEL)["encoder"]["weights"]
 
 
 def check_pooling(decoder: str, pooling: str) -> None:

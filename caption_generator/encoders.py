@@ -210,7 +210,7 @@ def _download_advice(row: EncoderRow, error: Exception) -> str:
     file = url.rstrip(":").rpartition("/")[2]
     return (
         f"the ImageNet weights of {row.name} could not be downloaded: put {file} into {folder}, where Keras looks "
-        f"for it, or choose the encoder {BUNDLED!r}, which works offline."
+        f"for it, or start with CAPTION_SYSTEM={BUNDLED}-merge, whose encoder is part of this project."
     )
 
 

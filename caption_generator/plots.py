@@ -7,12 +7,14 @@ from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from caption_generator.captioner import Result
 from caption_generator.captions import Descriptions
 from caption_generator.common.files import replacing
-from caption_generator.evaluate import Mistakes, Scores
+from caption_generator.evaluate import FUNCTION_WORDS, Mistakes, Scores
 from caption_generator.images import open_rgb
 from caption_generator.search import Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -21,22 +23,36 @@ BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8a8a"
 
 
 def photos(
-    folder: str | Path, captions: Mapping[str, Sequence[str] | str], columns: int = 3, width: int = 38
+    folder: str | Path, captions: Mapping[str, Sequence[str] | str], columns: int = 3, width: int = 34
 ) -> Figure:
-    """Photos in a grid, each with its captions below."""
-    rows = -(-len(captions) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 4.6 * rows), squeeze=False)
+    """Photos in a grid, each with its captions below, in lines of `width` letters."""
+    columns = min(columns, len(captions))
+    texts = ["\n".join(fill(line, width) for line in ([c] if isinstance(c, str) else c)) for c in captions.values()]
+    figure, axes = _photo_grid(texts, columns)
+    for axis, name, text in zip(axes, captions, texts, strict=False):
+        _show_photo(axis, Path(folder, name), text)
+    return figure
+
+
+def _photo_grid(texts: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:
+    """Axes for photos, with room below each row for the longest of its texts."""
+    rows = [texts[start : start + columns] for start in range(0, len(texts), columns)]
+    heights = [3.1 + 0.19 * max(text.count("\n") + 1 for text in row) for row in rows]
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(4.2 * columns, sum(heights)), height_ratios=heights, squeeze=False
+    )
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, (name, lines) in zip(axes.flat, captions.items(), strict=False):
-        image = open_rgb(Path(folder, name))
-        image.thumbnail((600, 600))  # all of them are in memory until the figure is drawn
-        axis.imshow(image)
-        lines = [lines] if isinstance(lines, str) else lines
-        text = "\n".join(fill(line, width) for line in lines)
-        axis.text(0, -0.03, text, transform=axis.transAxes, va="top", fontsize=9)
-    figure.tight_layout(h_pad=6)
-    return figure
+        axis.set_anchor("NW")
+    return figure, list(axes.flat)
+
+
+def _show_photo(axis: Axes, path: Path, text: str) -> None:
+    image = open_rgb(path)
+    image.thumbnail((600, 600))  # all of them are in memory until the figure is drawn
+    axis.imshow(image)
+    axis.text(0, -0.04, text, transform=axis.transAxes, va="top", fontsize=12, linespacing=1.25)
 
 
 def caption_statistics(descriptions: Descriptions, top: int = 20) -> Figure:
@@ -66,7 +82,7 @@ def neighbours(
         similarity = unit @ unit[query]
         for axis, index in zip(row, np.argsort(-similarity), strict=False):
             axis.imshow(open_rgb(Path(folder, names[index])))
-            axis.set_title("query" if index == query else f"{similarity[index]:.2f}", fontsize=9)
+            axis.set_title("query" if index == query else f"{similarity[index]:.2f}", fontsize=12)
             axis.axis("off")
     return _tidy(figure)
 
@@ -83,8 +99,11 @@ def vocabulary_coverage(captions: Iterable[str], tokenizers: Mapping[int, Tokeni
     for position, minimum in zip(positions, sizes, strict=True):
         axis.text(position, sizes[minimum], f"{covered[minimum]:.1f} %", ha="center", va="bottom")
     axis.set_xticks(positions, [f"≥ {minimum}" for minimum in sizes])
+    axis.margins(y=0.12)  # room for the numbers
     axis.set(
-        xlabel="a word must occur", ylabel="words kept", title="vocabulary, and the share of the text that it covers"
+        xlabel="times that a word must occur",
+        ylabel="words kept",
+        title="size of the vocabulary, and the percentage of the text that it covers",
     )
     return _tidy(figure)
 
@@ -96,10 +115,9 @@ def teacher_forcing_table(inputs: np.ndarray, targets: np.ndarray, tokenizer: To
     axis.axis("off")
     for row in range(min(rows, len(inputs))):
         for line, (tokens, colour) in enumerate(((inputs[row], BLUE), (targets[row], ORANGE))):
-            for place, token in enumerate(tokens):
-                axis.text(
-                    place, -row - 0.36 * line, tokenizer.words[token], color=colour if token else GREY, ha="center"
-                )
+            for position, token in enumerate(tokens):
+                colour_here = colour if token else GREY
+                axis.text(position, -row - 0.36 * line, tokenizer.words[token], color=colour_here, ha="center")
     axis.set(xlim=(-0.6, length - 0.4), ylim=(-rows + 0.3, 0.5))
     return figure
 
@@ -112,7 +130,8 @@ def losses(history: Sequence[Mapping[str, float]]) -> Figure:
     axis.plot(epochs, [row["val_loss"] for row in history], "o-", color=ORANGE, label="dev")
     best = min(history, key=lambda row: row["val_loss"])
     axis.axvline(best["epoch"], color=GREY, linestyle=":", label=f"best epoch: {best['epoch']}")
-    axis.set(xlabel="epoch", ylabel="loss (nats a word)")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="epoch", ylabel="loss (nats per word)")
     axis.legend()
     return _tidy(figure)
 
@@ -125,7 +144,8 @@ def stages(histories: Mapping[str, Sequence[Mapping[str, float]]], measure: str 
         epochs = np.arange(first, first + len(history))
         axis.plot(epochs, [row[measure] for row in history], "o-", label=stage)
         first += len(history)
-    axis.set(xlabel="epoch, all stages counted", ylabel="CIDEr of the dev images, greedy")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="epoch, over all stages", ylabel="CIDEr of the dev images, greedy")
     axis.legend()
     return _tidy(figure)
 
@@ -136,6 +156,7 @@ def score_distribution(scores: Scores, measures: Sequence[str] = ("BLEU-1", "BLE
     for axis, measure in zip(axes, measures, strict=True):
         axis.hist(scores.by_image[measure], bins=20, color=BLUE)
         axis.axvline(np.median(scores.by_image[measure]), color=ORANGE)
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(title=measure, xlabel="score of one image")
     axes[0].set(ylabel="images")
     return _tidy(figure)
@@ -147,9 +168,10 @@ def length_scores(by_length: Mapping[int, np.ndarray], measure: str = "CIDEr") -
     means = [values.mean() for values in by_length.values()]
     axis.bar(list(by_length), means, color=BLUE)
     for (length, values), mean in zip(by_length.items(), means, strict=True):
-        axis.text(length, mean, len(values), ha="center", va="bottom", fontsize=8, color=GREY)
+        axis.text(length, mean, len(values), ha="center", va="bottom", color=GREY)
+    axis.margins(y=0.12)  # room for the numbers
     axis.set_xticks(list(by_length))
-    axis.set(xlabel="words in the caption (above: how many captions)", ylabel=f"mean {measure}")
+    axis.set(xlabel="words in the caption (number above: captions of that length)", ylabel=f"mean {measure}")
     return _tidy(figure)
 
 
@@ -157,17 +179,19 @@ def word_use(model: Mapping[str, float], humans: Mapping[str, float], top: int =
     """Of a hundred captions, how many say each of the humans' most frequent words: the model's beside theirs."""
     words = list(humans)[:top]
     figure, axis = plt.subplots(figsize=(11, 3.6))
-    places = np.arange(len(words))
-    axis.bar(places - 0.2, [humans[word] for word in words], 0.4, color=GREY, label="humans")
-    axis.bar(places + 0.2, [model.get(word, 0) for word in words], 0.4, color=BLUE, label="model")
-    axis.set_xticks(places, words, rotation=60)
-    axis.set(ylabel="captions of 100 that say it")
+    positions = np.arange(len(words))
+    axis.bar(positions - 0.2, [humans[word] for word in words], 0.4, color=GREY, label="humans")
+    axis.bar(positions + 0.2, [model.get(word, 0) for word in words], 0.4, color=BLUE, label="model")
+    axis.set_xticks(positions, words, rotation=60)
+    axis.set(ylabel="captions of 100 that use it")
     axis.legend()
     return _tidy(figure)
 
 
 def attention(photo: str | Path, caption: Caption, grid: tuple[int, int], columns: int = 5) -> Figure:
-    """The attention weights of each word of a caption over the photo.
+    """The attention weights of each word of a caption over the photo, a cell for each position.
+
+    The titles of function words are grey.
 
     Args:
         caption: from a model with attention.
@@ -177,17 +201,59 @@ def attention(photo: str | Path, caption: Caption, grid: tuple[int, int], column
     image = open_rgb(photo)
     image.thumbnail((360, 360))
     rows = -(-(len(words) + 1) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.4 * rows), squeeze=False)
+    height = 2.6 * image.height / image.width + 0.3
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, height * rows), squeeze=False)
     extent = (0, image.width, image.height, 0)
     for axis in axes.flat:
         axis.axis("off")
     axes.flat[0].imshow(image)
-    brightest = np.quantile(weights, 0.99)
-    for axis, word, grid in zip(axes.flat[1:], words, weights, strict=False):
+    for axis, word, cells in zip(axes.flat[1:], words, weights, strict=False):
         axis.imshow(image.convert("L"), cmap="gray", extent=extent)
-        axis.imshow(grid, cmap="inferno", alpha=0.6, vmin=0, vmax=brightest, extent=extent, interpolation="bicubic")
-        axis.set_title(word, fontsize=11)
+        axis.imshow(cells, cmap="inferno", alpha=0.55, vmin=0, vmax=weights.max(), extent=extent)
+        telling = word not in FUNCTION_WORDS and word not in SPECIAL_TOKENS
+        axis.set_title(word, fontsize=13, color="black" if telling else GREY)
     return _tidy(figure)
+
+
+def beam_tree(steps: Sequence[Sequence[tuple[float, Sequence[str]]]], beam: int) -> Figure:
+    """The first steps of a beam search as a tree.
+
+    Args:
+        steps: the candidates of each step, the best first: the log-probability of a beginning, and its words.
+        beam: how many candidates of a step are kept.
+    """
+    figure, axis = plt.subplots(figsize=(11.5, 0.62 * max(map(len, steps)) + 0.6))
+    axis.axis("off")
+    before: dict[tuple[str, ...], tuple[float, float]] = {
+        (): (0.0, 0.0)
+    }  # the kept beginnings: height, log-probability
+    axis.text(0, 0, "<start>", ha="center", va="center", bbox=_box(BLUE))
+    for column, candidates in enumerate(steps, 1):
+        kept = {tuple(words) for _, words in candidates[:beam]}
+        parents = [tuple(words) if tuple(words) in before else tuple(words[:-1]) for _, words in candidates]
+        # Below one another in the order of their parents, so that no two branches cross.
+        order = sorted(range(len(candidates)), key=lambda n: (-before[parents[n]][0], n))
+        heights = {n: (len(order) - 1) / 2 - place for place, n in enumerate(order)}
+        found = {}
+        for n, (total, words) in enumerate(candidates):
+            words, (parent_height, parent_total) = tuple(words), before[parents[n]]
+            colour = BLUE if words in kept else GREY
+            axis.plot((column - 0.7, column - 0.25), (parent_height, heights[n]), color=colour, linewidth=1.2, zorder=0)
+            label = words[-1] if words != parents[n] else "(ended)"
+            box = _box(colour) if words in kept else None
+            axis.text(column, heights[n], label, ha="center", va="center", color=colour, bbox=box)
+            probability = f"\N{MULTIPLICATION SIGN} {np.exp(total - parent_total):.2f}"
+            if words in kept:
+                probability += f" = {np.exp(total):.3f}"
+                found[words] = heights[n], total
+            axis.text(column, heights[n] - 0.43, probability, ha="center", va="center", color=colour, fontsize=9)
+        before = found
+    axis.set(xlim=(-0.4, len(steps) + 0.4), ylim=(-max(map(len, steps)) / 2 - 0.2, max(map(len, steps)) / 2))
+    return _tidy(figure)
+
+
+def _box(colour: str) -> dict:
+    return {"boxstyle": "round", "facecolor": "white", "edgecolor": colour}
 
 
 def worst(
@@ -207,21 +273,22 @@ def worst(
 def gallery(
     folder: str | Path, scores: Scores, candidates: Mapping[str, str], references: Descriptions, each: int = 3
 ) -> Figure:
-    """The images with the best, the median and the worst captions by CIDEr, each with one human caption."""
+    """The images with the best, the median and the worst captions by CIDEr, each with one human caption.
+
+    Of fewer than three images, all are shown.
+    """
     order = np.argsort(-scores.by_image["CIDEr"], kind="stable")
-    each = min(each, len(order))
+    each = max(1, min(each, len(order) // 3))
     middle = (len(order) - each) // 2
-    groups = {"best": order[:each], "median": order[middle : middle + each], "worst": order[-each:]}
-    figure, axes = plt.subplots(len(groups), each, figsize=(4.2 * each, 4.2 * len(groups)), squeeze=False)
-    for row, (title, indices) in zip(axes, groups.items(), strict=True):
-        for axis, index in zip(row, indices, strict=True):
-            name = scores.images[index]
-            axis.imshow(open_rgb(Path(folder, name)))
-            axis.axis("off")
-            axis.set_title(f"{title}: CIDEr {scores.by_image['CIDEr'][index]:.0f}", fontsize=9, color=GREY)
-            text = fill(candidates[name], 42) + "\n" + fill(f"human: {references[name][0]}", 42)
-            axis.text(0, -0.03, text, transform=axis.transAxes, va="top", fontsize=9)
-    figure.tight_layout(h_pad=4)
+    groups = {"best": order[:each], "median": order[middle : middle + each], "worst": order[len(order) - each :]}
+    if len(order) < 3:
+        groups, each = {"all": order}, len(order)
+    chosen = [(title, index, scores.images[index]) for title, indices in groups.items() for index in indices]
+    texts = [f"{fill(candidates[name], 34)}\n{fill(f'human: {references[name][0]}', 34)}" for *_, name in chosen]
+    figure, axes = _photo_grid(texts, each)
+    for axis, text, (title, index, name) in zip(axes, texts, chosen, strict=True):
+        _show_photo(axis, Path(folder, name), text)
+        axis.set_title(f"{title}: CIDEr {scores.by_image['CIDEr'][index]:.0f}", fontsize=12, color=GREY)
     return figure
 
 
@@ -235,29 +302,33 @@ def comparison(
         groups: (encoder, kind) to the scores of each seed; see `compare.scores_by_kind`.
     """
     encoders, kinds = (list(dict.fromkeys(part)) for part in zip(*groups, strict=True))
-    height = 1.4 + 0.42 * len(kinds)
-    figure, axes = plt.subplots(1, len(measures), figsize=(4 * len(measures), height), sharey=True, squeeze=False)
+    height = 1.4 + 0.42 * max(3, len(kinds))
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(4 * len(measures), height), sharey=True, squeeze=False, layout="constrained"
+    )
     for axis, measure in zip(axes[0], measures, strict=True):
         for (encoder, kind), runs in groups.items():
             values = [run.get(measure, np.nan) for run in runs]
-            place = kinds.index(kind) + 0.24 * (encoders.index(encoder) - (len(encoders) - 1) / 2)
+            y = kinds.index(kind) + 0.24 * (encoders.index(encoder) - (len(encoders) - 1) / 2)
             colour = (BLUE, ORANGE, GREY)[encoders.index(encoder) % 3]
-            axis.plot(values, [place] * len(values), "o", color=colour, markersize=5, alpha=0.6)
-            axis.plot([np.mean(values)], [place], "|", color=colour, markersize=14, markeredgewidth=2, label=encoder)
+            axis.plot(values, [y] * len(values), "o", color=colour, markersize=5, alpha=0.6)
+            axis.plot([np.mean(values)], [y], "|", color=colour, markersize=14, markeredgewidth=2, label=encoder)
         axis.set_title(measure)
         axis.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(kinds)), kinds)
     axes[0, 0].invert_yaxis()
     strokes = {line.get_label(): line for line in axes[0, -1].lines if line.get_marker() == "|"}
-    axes[0, -1].legend(strokes.values(), strokes, fontsize=9)
-    return _tidy(figure)
+    for axis in axes[0]:
+        axis.margins(y=0.12)
+    figure.legend(strokes.values(), strokes, loc="outside upper center", ncols=len(strokes), frameon=False)
+    return figure
 
 
 def word_probabilities(photo: str | Path, caption: Caption) -> Figure:
     """A photo, and how sure the model was of each word when it wrote it."""
     words, probabilities = zip(*caption.words, strict=True)
     figure = _words_beside(photo, words, probabilities, "probability, given the photo and the words above")
-    figure.suptitle(f"{caption.text}  (score {caption.score:.2f})")
+    figure.suptitle(f"{caption.text}  (score {caption.score:.2f})", fontsize=14)
     return _tidy(figure)
 
 
@@ -271,19 +342,20 @@ def _words_beside(photo: str | Path, words: Sequence[str], probabilities: Sequen
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.3))
     left.imshow(open_rgb(photo))
     left.axis("off")
-    places = np.arange(len(words))
-    right.barh(places, probabilities, color=BLUE)
-    for place, probability in zip(places, probabilities, strict=True):
-        right.text(probability + 0.01, place, f"{probability:.2f}", va="center", fontsize=9)
-    right.set_yticks(places, words)
+    positions = np.arange(len(words))
+    right.barh(positions, probabilities, color=BLUE)
+    longest = max(*probabilities, 0.01)
+    for position, probability in zip(positions, probabilities, strict=True):
+        right.text(probability + 0.01 * longest, position, f"{probability:.2f}", va="center", fontsize=10)
+    right.set_yticks(positions, words, fontsize=12)
     right.invert_yaxis()
-    right.set(xlim=(0, 1.1), xlabel=label)
+    right.set(xlim=(min(*probabilities, 0), 1.12 * longest), xlabel=label)
     return figure
 
 
 def show_or_save(results: Sequence[Result], path: str | Path) -> Path | None:
     """Show captioned photos in a window; without a display, write them to `path` and return it."""
-    figure = photos("", {str(result.path.resolve()): result.best.text for result in results}, min(3, len(results)), 50)
+    figure = photos("", {str(result.path.resolve()): result.best.text for result in results}, columns=3)
     if plt.get_backend().lower() != "agg":
         plt.show()
         return None
@@ -293,5 +365,7 @@ def show_or_save(results: Sequence[Result], path: str | Path) -> Path | None:
 
 
 def _tidy(figure: Figure) -> Figure:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return figure

@@ -1,7 +1,8 @@
 """The table of systems: an encoder, a decoder and the vocabulary, under one name.
 
 The first six are the architectures of well-known student projects; the last is this project's own. To add a system, add
-a row. The environment variable `CAPTION_SYSTEM` chooses the system of the notebooks.
+a row. The environment variable `CAPTION_SYSTEM` chooses the system of the notebooks. A name is an encoder and a kind.
+Every encoder goes with every kind: `bundled-merge` needs no download.
 """
 
 import os
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from caption_generator.common.errors import look_up
 from caption_generator.decoders import DecoderSpec, decoder_row
-from caption_generator.encoders import BUNDLED
+from caption_generator.encoders import BUNDLED, ENCODERS
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.word_vectors import WordVectors, load_word_vectors
 from caption_generator.workspace import Workspace
@@ -81,15 +82,28 @@ SYSTEMS: Mapping[str, System] = {
     )
 }
 DEFAULT = "xception-merge"
+OFFLINE = f"{BUNDLED}-merge"
+
+
+# Each kind once, whatever its encoder.
+KINDS: Mapping[str, System] = {system.kind: system for system in SYSTEMS.values()}
 
 
 def system_row(name: str) -> System:
     """Look a system up.
 
+    Args:
+        name: a row of `SYSTEMS`, or any encoder and any kind, such as `bundled-merge`. "bundled" is the encoder inside
+            the shipped model.
+
     Raises:
         CaptionError: there is none of that name.
     """
-    return look_up("system", name, SYSTEMS)
+    for encoder in (*ENCODERS, BUNDLED):
+        kind = name.removeprefix(f"{encoder}-")
+        if kind != name and kind in KINDS:
+            return SYSTEMS.get(name) or replace(KINDS[kind], encoder=encoder)
+    return look_up("system", name, SYSTEMS, f", or another encoder with one of these kinds, such as {OFFLINE}")
 
 
 def chosen_system(workspace: Workspace) -> System:

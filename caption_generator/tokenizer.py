@@ -108,5 +108,11 @@ class Tokenizer:
 
 
 def fit_tokenizer(train: Mapping[str, Iterable[str]], min_count: int = 4) -> Tokenizer:
-    """As `Tokenizer.fit`, of the captions of all images: image name to clean captions."""
-    return Tokenizer.fit((caption for group in train.values() for caption in group), min_count)
+    """As `Tokenizer.fit`, of the captions of all images: image name to clean captions.
+
+    Args:
+        min_count: as for `Tokenizer.fit`, for 150 captions and more. A smaller set keeps rarer words, down to all of
+            fewer than 50 captions, or too few would be left.
+    """
+    captions = [caption for group in train.values() for caption in group]
+    return Tokenizer.fit(captions, min(min_count, 1 + len(captions) // 50))

@@ -41,11 +41,17 @@ def native_stderr_silenced() -> Iterator[None]:
         os.close(terminal)
 
 
-def load_tensorflow() -> None:
-    """Import TensorFlow without the messages of its start-up and of its search for a GPU. Errors still raise."""
+def load_tensorflow(deterministic: bool = False) -> None:
+    """Import TensorFlow without the messages of its start-up and of its search for a GPU. Errors still raise.
+
+    Args:
+        deterministic: let the same training give the same numbers on every run on one machine.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with native_stderr_silenced():
         import tensorflow as tf
 
         tf.config.list_logical_devices()
     tf.get_logger().setLevel("ERROR")  # it warns when several models are traced one after the other, as is meant here
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
