@@ -19,6 +19,7 @@ api = NinjaAPI(
     version=__version__,
     description="A photo in, a sentence out. Photos are captioned in memory and not kept.",
     docs_url="/docs",
+    urls_namespace="api",
 )
 
 

@@ -68,9 +68,7 @@ class UploadLimit:
             # A browser shows the answer only after it has sent everything. What it sends is dropped.
             while request.read(DRAINED_CHUNK):
                 pass
-        error = (
-            f"That is more than {settings.MAX_UPLOAD_BYTES // 1_000_000} MB: send a smaller photo, or fewer at once."
-        )
+        error = f"The upload has more than {settings.MAX_UPLOAD_BYTES // 1_000_000} MB: send a smaller photo."
         if request.path.startswith("/api/"):
             return JsonResponse({"error": error}, status=413)
         return render(request, "error.html", {"title": "Too large", "error": error}, status=413)

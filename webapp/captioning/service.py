@@ -17,6 +17,7 @@ from webapp.heat_maps import heat_map
 
 PREVIEW_SIZE = (1200, 1200)
 UNFAMILIAR = 0.5
+UNSURE_PERCENT = 33
 DECODED_AT_ONCE = 4  # a large photo takes 200 MB while it is decoded
 
 
@@ -88,6 +89,11 @@ class Word:
     text: str
     percent: int
     heat: str
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the word is little more than a guess."""
+        return self.percent < UNSURE_PERCENT
 
 
 @dataclass(frozen=True)

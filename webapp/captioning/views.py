@@ -37,7 +37,6 @@ def index(request: HttpRequest) -> HttpResponse:
                     status = 429
         else:
             status = 400
-    headers = {"Retry-After": RETRY_SECONDS} if status == 429 else None
     context = {
         "form": form,
         "results": results,
@@ -47,7 +46,10 @@ def index(request: HttpRequest) -> HttpResponse:
     }
     fragment = request.headers.get("X-Fragment") == "1"
     template = "captioning/_results.html" if fragment else "captioning/index.html"
-    return render(request, template, context, status=status, headers=headers)
+    response = render(request, template, context, status=status)
+    if status == 429:
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return response
 
 
 @never_cache
