@@ -1,6 +1,8 @@
 # make caption            a new virtual environment, and the caption of an example photo
 # make caption IMAGE=x.jpg    ... of your own photo
 # make test               every check: ruff, pytest, and all notebooks on the sample
+# make web                serve the page and the API on this machine (PORT=8000)
+# make streamlit          ... the small page, made with Streamlit (PORT=8501)
 # make notebooks          run the notebooks on the sample and save their outputs (for developers)
 
 PYTHON ?= python3
@@ -32,4 +34,24 @@ $(VENV)/runtime: requirements.txt
 
 $(VENV)/tests: $(VENV)/runtime tests/requirements.txt
 	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+	@touch $@
+
+# The pages
+.PHONY: web streamlit
+
+web: export WEBAPP_SECRET_KEY ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(50))')
+web: export WEBAPP_HTTPS = 0
+web: export PORT ?= 8000
+web: $(VENV)/web
+	@$(BIN)/python webapp/manage.py collectstatic --noinput --verbosity 0
+	@$(BIN)/gunicorn --config webapp/gunicorn.conf.py webapp.wsgi
+
+streamlit: PORT ?= 8501
+streamlit: $(VENV)/web
+	@echo "Captions at http://127.0.0.1:$(PORT)"
+	@$(BIN)/streamlit run streamlit_app.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true \
+		--browser.gatherUsageStats false --logger.level warning
+
+$(VENV)/web: $(VENV)/runtime requirements-web.txt
+	$(BIN)/pip install --quiet --requirement requirements-web.txt
 	@touch $@

@@ -1,0 +1,61 @@
+"""The caption generator as a Streamlit page: streamlit run streamlit_app.py"""
+
+import io
+from pathlib import Path
+
+import streamlit as st
+from PIL import Image
+
+from caption_generator.captioner import Captioner
+from caption_generator.common.errors import CaptionError
+from caption_generator.images import load_pixels, open_rgb
+from webapp.heat_maps import heat_map
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+@st.cache_resource(show_spinner="Loading the model …")
+def captioner() -> Captioner:
+    """The captioner that ships, once for all visitors."""
+    return Captioner.load(beam=5)
+
+
+def show(name: str, data: bytes) -> None:
+    """A photo, its caption, where the model looked, and other captions."""
+    try:
+        photo = open_rgb(io.BytesIO(data))
+        [[best, *others]] = captioner().caption_pixels(
+            load_pixels(io.BytesIO(data), captioner().engine.input_size)[None]
+        )
+    except CaptionError as error:
+        st.error(str(error))
+        return
+    photo.thumbnail((1200, 1200))
+    left, right = st.columns([3, 2])
+    with right:
+        st.header(f"{best.text[:1].upper()}{best.text[1:]}", anchor=False)
+        words = [f"{word} {probability:.0%}" for word, probability in best.words[:-1]]
+        chosen = None
+        if best.attention is not None:
+            chosen = st.pills("Where it looked", range(len(words)), format_func=words.__getitem__, key=f"words {name}")
+        st.text_input("Alt text", f"{best.text[:1].upper()}{best.text[1:]}.", key=f"text {name}")
+        st.metric("Score", f"{best.score:.0%}")
+        st.dataframe({"Other captions": [o.text for o in others], "Score": [f"{o.score:.0%}" for o in others]})
+    with left:
+        if chosen is not None:
+            heat = heat_map(best.attention[chosen], captioner().engine.grid, photo.size)
+            heat = heat.resize(photo.size, Image.Resampling.BICUBIC)
+            photo = Image.alpha_composite(photo.convert("RGBA"), heat)
+        st.image(photo, caption=name)
+
+
+st.set_page_config("Image caption generator", "📷", layout="wide")
+st.title("A photo in, a sentence out", anchor=False)
+uploads = st.file_uploader("Photos", accept_multiple_files=True)
+if taken := st.toggle("Use the camera") and st.camera_input("Take a photo"):
+    uploads = [taken, *uploads]
+example = st.selectbox("Or an example", sorted(path.name for path in EXAMPLES.glob("*.jpg")), index=None)
+for upload in uploads:
+    show(upload.name, upload.getvalue())
+if example:
+    show(example, (EXAMPLES / example).read_bytes())

@@ -1,0 +1,1 @@
+"""The Django site: a page that captions photos, and an API. See README.md."""
