@@ -1,16 +1,24 @@
 """Whatever a picture file holds comes out upright and in RGB, or as one sentence; and never too many at a time."""
 
+import logging
+import os
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, TiffImagePlugin, features
 
+from caption_generator import images
 from caption_generator.common.errors import CaptionError
+from caption_generator.common.pictures import FORMATS, SUFFIXES
 from caption_generator.images import find_pictures, load_augmented, load_batches, load_pixels, open_rgb
 
 
@@ -88,6 +96,29 @@ def test_sixteen_bit_grey_is_scaled_to_eight_not_cut_off(tmp_path, suffix):
     assert (pixels[..., 0] == pixels[..., 2]).all()
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_fewer_bits_kept_in_sixteen_are_not_black(tmp_path, bits, suffix):
+    ramp = np.linspace(0, 2**bits - 1, 256).astype(np.uint16)[None].repeat(4, 0)
+    Image.fromarray(ramp).save(tmp_path / f"x{suffix}")
+    np.testing.assert_allclose(np.asarray(open_rgb(tmp_path / f"x{suffix}"))[0, :, 0], np.arange(256), atol=1)
+
+
+@pytest.mark.parametrize("factor", [256, 257])
+def test_a_dark_picture_of_eight_bits_that_were_stretched_to_sixteen_stays_dark(tmp_path, factor):
+    Image.fromarray(np.full((4, 4), 9 * factor, np.uint16)).save(tmp_path / "x.png")
+    assert corner(open_rgb(tmp_path / "x.png"))[0] in (8, 9)
+
+
+def test_a_float_tiff_from_zero_to_one_is_not_black(tmp_path):
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(4, 0)
+    ramp[1, :3] = np.nan, np.inf, -1
+    Image.fromarray(ramp).save(tmp_path / "x.tif")
+    pixels = np.asarray(open_rgb(tmp_path / "x.tif"))
+    np.testing.assert_allclose(pixels[0, :, 0], np.arange(256), atol=1)
+    assert pixels[1, :3, 0].tolist() == [0, 255, 0]
+
+
 def test_a_float_tiff_of_eight_bit_values_keeps_them(tmp_path):
     Image.fromarray(np.full((4, 4), 130.0, np.float32)).save(tmp_path / "x.tif")
     assert corner(open_rgb(tmp_path / "x.tif")) == (130, 130, 130)
@@ -118,6 +149,85 @@ def test_exif_orientations_come_out_upright(tmp_path, orientation):
     assert [squashed[y, x].argmax() for y, x in ((0, 0), (0, -1), (-1, 0))] == [0, 1, 2]
 
 
+def odd_exif(orientation: int, where: bytes = b"Exif\0\0") -> bytes:
+    """A block that can be read, and not be written again: XResolution, which has no sign, is -1/3."""
+    entries = struct.pack("<HHLHxx", 0x0112, 3, 1, orientation) + struct.pack("<HHLL", 0x011A, 10, 1, 38)
+    return where + b"II*\0" + struct.pack("<LH", 8, 2) + entries + struct.pack("<Lll", 0, -1, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_odd_exif_costs_no_photo_and_its_orientation_counts(tmp_path, suffix):
+    image = Image.new("RGB", (24, 8), "red")
+    image.paste("blue", (12, 0, 24, 8))
+    image.save(tmp_path / f"x{suffix}", exif=odd_exif(6))
+    for found in (open_rgb(tmp_path / f"x{suffix}"), Image.fromarray(load_pixels(tmp_path / f"x{suffix}", 16))):
+        assert found.getpixel((found.width // 2, 1))[0] > 200
+        assert found.getpixel((found.width // 2, found.height - 2))[2] > 200
+    assert open_rgb(tmp_path / f"x{suffix}").size == (8, 24)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_odd_tags_of_a_tiff_cost_no_photo_and_its_orientation_counts(tmp_path, compression, capfd):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x0112] = 6
+    tags.tagtype[0x8825] = 4
+    tags[0x8825] = 99_999_999  # the place of a block on GPS, past the file's end
+    tags.tagtype[65_000] = 2
+    tags[65_000] = "libtiff does not know this tag and says so"
+    image = Image.new("RGB", (24, 8), "red")
+    image.paste("blue", (12, 0, 24, 8))
+    image.save(tmp_path / "x.tif", tiffinfo=tags, compression=compression)
+    found = open_rgb(tmp_path / "x.tif")
+    assert (found.size, found.getpixel((4, 2)), found.getpixel((4, 22))) == ((8, 24), (255, 0, 0), (0, 0, 255))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0II*\0",
+        b"Exif\0\0II*\0" + struct.pack("<L", 1 << 30),
+        b"Exif\0\0MM\0*" + b"\xff" * 40,
+        odd_exif(0),
+        odd_exif(9),
+        odd_exif(6).replace(b"\x12\x01\x03\0", b"\x12\x01\x02\0"),  # text
+    ],
+)
+def test_exif_that_cannot_be_read_is_ignored(tmp_path, exif, capfd):
+    Image.new("RGB", (24, 8), "red").save(tmp_path / "x.jpg", exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_rgb(tmp_path / "x.jpg").size == (24, 8)
+    assert capfd.readouterr().err == ""
+
+
+def test_the_orientation_of_odd_exif_of_others_is_read(shared):
+    assert open_rgb(shared / "cases" / "exif" / "signed_rational.jpg").width > 0
+
+
+def test_pillows_warnings_go_nowhere_and_those_of_others_stay(tmp_path, monkeypatch, capfd):
+    Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # from there on it warns, and refuses twice as many
+    before = (list(warnings.filters), logging.getLogger("PIL").propagate, logging.getLogger("PIL").handlers[:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(load_batches([tmp_path / "x.png"] * 20, 8, batch_size=4))
+        open_rgb(tmp_path / "x.png")
+        with images._pillow_quiet, pytest.raises(UserWarning, match="mine"):
+            warnings.warn("mine", UserWarning, stacklevel=1)
+    with images._pillow_quiet:
+        logging.getLogger("PIL.TiffImagePlugin").error("an odd tag")
+    assert (list(warnings.filters), logging.getLogger("PIL").propagate, logging.getLogger("PIL").handlers[:]) == before
+    assert capfd.readouterr().err == ""
+
+
+def test_importing_the_module_leaves_pythons_warnings_as_they_were():
+    code = "import caption_generator.images, warnings; from PIL.Image import DecompressionBombWarning as bomb; "
+    code += "assert not [found for found in warnings.filters if found[2] is bomb]"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(images.__file__).parents[1], check=True)
+
+
 def test_of_an_animation_the_first_frame_is_taken(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "white")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
@@ -135,6 +245,70 @@ def test_extreme_shapes_are_squashed_to_the_square(tmp_path, size, suffix):
     augmented = load_augmented(tmp_path / f"x{suffix}", 16, seed=1)
     assert (augmented.shape, augmented.dtype) == ((16, 16, 3), np.uint8)
     np.testing.assert_allclose(augmented, augmented[0, 0, 0], atol=3)  # brighter or darker, and still grey
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGB", (200, 30, 60), (200, 30, 60)),
+        ("RGBA", (0, 0, 0, 128), (127, 127, 127)),
+        ("LA", (100, 255), (100, 100, 100)),
+        ("L", 70, (70, 70, 70)),
+        ("1", 1, (255, 255, 255)),
+        ("I;16", 40_000, (155, 155, 155)),
+    ],
+)
+def test_a_large_picture_shrinks_strip_by_strip_and_is_the_same(tmp_path, monkeypatch, mode, colour, expected):
+    image = Image.new(mode, (301, 203), colour)
+    image.paste(0, (150, 0, 301, 203))
+    image.paste(0, (0, 100, 301, 203))
+    image.save(tmp_path / "x.png")
+    whole, small = open_rgb(tmp_path / "x.png"), load_pixels(tmp_path / "x.png", 16).astype(int)
+    monkeypatch.setattr(images, "STRIP", 301 * 10)
+    assert open_rgb(tmp_path / "x.png").tobytes() == whole.tobytes()
+    monkeypatch.setattr(images, "LARGE", 1)
+    np.testing.assert_allclose(load_pixels(tmp_path / "x.png", 16)[2:-2, 2:-2], small[2:-2, 2:-2], atol=40)
+    assert load_pixels(tmp_path / "x.png", 16)[3, 3].tolist() == list(expected)
+    assert corner(whole) == expected
+
+
+def test_threads_share_a_limit_on_what_is_being_decoded(monkeypatch):
+    monkeypatch.setattr(images, "BYTES_IN_FLIGHT", 100)
+    together, most, lock = [], [], threading.Lock()
+
+    def decode(size: int) -> None:
+        with images._in_flight(size):
+            with lock:
+                together.append(size)
+                most.append(list(together))
+            threading.Event().wait(0.01)
+            with lock:
+                together.remove(size)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [40, 60, 500, 10, 90, 500, 30, 30, 30, 30]))
+    assert all(sum(sizes) <= 100 or len(sizes) == 1 for sizes in most), most
+    assert max(map(len, most)) >= 2
+
+
+MEASURE = """
+import resource, sys
+from caption_generator import images
+from caption_generator.images import load_batches
+images.BYTES_IN_FLIGHT, images.LARGE = 70_000_000, 1_000_000
+[batch] = load_batches(sys.argv[1:], 224)
+assert len(batch.pixels) == 6, batch.errors
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_large_pictures_take_the_memory_of_one(tmp_path):
+    Image.new("RGBA", (4000, 4000), (9, 9, 9, 128)).save(tmp_path / "a.png", compress_level=1)  # 64 MB decoded
+    Image.new("I;16", (4000, 4000), 40_000).save(tmp_path / "b.png", compress_level=1)
+    paths = [str(tmp_path / name) for name in ("a.png", "b.png")] * 3
+    command = [sys.executable, "-c", MEASURE, *paths]
+    done = subprocess.run(command, cwd=Path(images.__file__).parents[1], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 330_000  # kilobytes; it was a million
 
 
 def test_a_large_jpeg_decoded_small_is_the_same_picture(tmp_path):
@@ -228,7 +402,25 @@ def broken_files(folder) -> dict[str, str]:
     (folder / "text.jpg").write_text("I am not a photo")
     (folder / "bomb.png").write_bytes(png_header(60_000, 60_000))
     (folder / "folder.jpg").mkdir()
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "round.jpg").symlink_to("round.jpg")
+    os.mkfifo(folder / "fifo.jpg")
+    (folder / "device.jpg").symlink_to("/dev/zero")
+    (folder / "drawing.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    (folder / "phone.HEIC").write_bytes(b"\0\0\0\x24ftypheic" + b"\0" * 80)
+    (folder / "phone.jpg").write_bytes(b"\0\0\0\x24ftypmif1" + b"\0" * 80)
+    (folder / "new.jxl").write_bytes(b"\xff\x0a" + b"\0" * 80)
+    (folder / "camera.NEF").write_bytes(b"II*\0" + b"\0" * 80)
     return {
+        "gone.jpg": "is a link to nowhere.jpg, which does not exist",
+        "round.jpg": "symbolic links",
+        "fifo.jpg": "not a regular file",
+        "device.jpg": "not a regular file",
+        "drawing.jpg": "not a known picture format",
+        "phone.HEIC": "is HEIC, which is not read here: install pillow-heif",
+        "phone.jpg": "is HEIC, which is not read here: install pillow-heif",
+        "new.jxl": "is JPEG XL",
+        "camera.NEF": "camera's raw data",
         "truncated.jpg": "truncated",
         "header.jpg": "cannot be read as a picture",
         "empty.jpg": "not a known picture format",
@@ -245,7 +437,8 @@ def broken_files(folder) -> dict[str, str]:
     [open_rgb, lambda path: load_pixels(path, 8), lambda path: load_augmented(path, 8, seed=1)],
     ids=["open_rgb", "load_pixels", "load_augmented"],
 )
-def test_each_broken_file_is_one_sentence_that_names_it(tmp_path, read):
+def test_each_broken_file_is_one_sentence_that_names_it(tmp_path, read, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was run"))
     for name, complaint in broken_files(tmp_path).items():
         with pytest.raises(CaptionError) as error:
             read(tmp_path / name)
@@ -337,6 +530,83 @@ def test_files_folders_and_globs_are_found_each_once(tmp_path):
     everything, _ = find_pictures([str(tmp_path)])
     assert everything == sorted(tmp_path / name for name in [*names, "b.PNG"])
     assert find_pictures([f"{tmp_path}/**/*.webp"])[0] == [tmp_path / "sub/d.webp"]
+
+
+Image.init()
+WRITTEN = [name for name in FORMATS if name in Image.SAVE and name in Image.OPEN]
+WRITTEN = [name for name in WRITTEN if name != "AVIF" or features.check("avif")]
+
+
+@pytest.mark.filterwarnings("ignore:IM image format is deprecated")
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_pillow_opens_here_is_found_in_a_folder_and_read(tmp_path, name):
+    mode = {"MSP": "1", "XBM": "1", "BLP": "P"}.get(name, "RGB")
+    for suffix in FORMATS[name]:
+        Image.new(mode, (32, 32)).save(tmp_path / f"x{suffix.upper()}", format=name)
+    found, errors = find_pictures([str(tmp_path)])
+    assert (len(found), errors) == (len(FORMATS[name]), [])
+    for path in found:
+        assert open_rgb(path).mode == "RGB"
+
+
+def test_every_suffix_of_a_format_that_is_read_is_known():
+    known = {suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS}
+    assert known <= SUFFIXES
+
+
+def test_a_phones_folder_is_found_whole(tmp_path):
+    names = ["IMG_0001.JPG", "IMG_0002.avif", "IMG_0003.HEIC", "download.jfif", "gone.png", "pipe.jpg", "z.nef"]
+    for name in names:
+        if name.startswith("gone"):
+            (tmp_path / name).symlink_to("nowhere")
+        elif name.startswith("pipe"):
+            os.mkfifo(tmp_path / name)
+        else:
+            (tmp_path / name).touch()
+    for hidden in (".thumbnails/x.jpg", "sub/.cache/deep/y.jpg", "sub/.z.jpg"):
+        (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / hidden).touch()
+    (tmp_path / "round").symlink_to(tmp_path)
+    assert find_pictures([str(tmp_path)]) == ([tmp_path / name for name in names], [])
+
+
+def test_a_folder_of_heic_alone_is_named_with_what_reads_it(tmp_path):
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x24ftypheic" + b"\0" * 80)
+    [path], errors = find_pictures([str(tmp_path)])
+    assert errors == []
+    [batch] = load_batches([path], 8)
+    assert "a.HEIC is HEIC" in batch.errors[0] and "pillow-heif" in batch.errors[0]
+
+
+def test_a_quoted_glob_that_matches_folders_means_what_they_hold(tmp_path):
+    for name in ("2024/a.jpg", "2024/deep/b.png", "2025/c.jpg", "2025/notes.txt", "2026.jpg", "2027/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found, errors = find_pictures([f"{tmp_path}/20*"])
+    assert [str(path.relative_to(tmp_path)) for path in found] == [
+        "2024/a.jpg",
+        "2024/deep/b.png",
+        "2025/c.jpg",
+        "2026.jpg",
+    ]
+    assert errors == []
+    assert len(find_pictures([f"{tmp_path}/2027*"])[1]) == 1
+
+
+def test_a_folder_that_may_not_be_looked_into_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.jpg").touch()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found, [error] = find_pictures([str(tmp_path)])
+    assert found == [tmp_path / "a.jpg"]
+    assert f"cannot look into {tmp_path}/sub (Permission denied)" in error
 
 
 def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(tmp_path):

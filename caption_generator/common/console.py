@@ -4,7 +4,8 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -27,9 +28,32 @@ def positive(text: str) -> int:
     return number
 
 
+class Shared:
+    """A context that several threads may be in at once: the first one enters it, the last one leaves it.
+
+    Args:
+        make: makes the context.
+    """
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager]):
+        self._make, self._lock, self._inside = make, threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._context = self._make()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: Any) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._context.__exit__(None, None, None)
+
+
 @contextlib.contextmanager
-def native_stderr_silenced() -> Iterator[None]:
-    """Drop what C++ code and child processes write to stderr, such as TensorFlow's start-up messages."""
+def _without_stderr() -> Iterator[None]:
     sys.stderr.flush()
     terminal = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -39,6 +63,17 @@ def native_stderr_silenced() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+_silence = Shared(_without_stderr)
+
+
+def native_stderr_silenced() -> Shared:
+    """A context that drops what C++ code and child processes write to stderr, such as TensorFlow's start-up messages.
+
+    Threads may be in it at the same time: stderr comes back with the last one.
+    """
+    return _silence
 
 
 def load_tensorflow(deterministic: bool = False) -> None:
