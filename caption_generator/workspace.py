@@ -1,19 +1,28 @@
 """Where a dataset lies and where its results go."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from caption_generator.common.errors import CaptionError
-from caption_generator.images import SUFFIXES
+from caption_generator.common.pictures import is_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "sample"
 BUNDLED_MODEL = ROOT / "models" / "bundled.h5"
 
-# The official spelling first, then the one inside the official zip, then Kaggle's.
-IMAGE_FOLDERS = ("Flickr8k_Dataset", "Flicker8k_Dataset", "Images")
-CAPTION_FILES = ("Flickr8k_text/Flickr8k.token.txt", "Flickr8k.token.txt", "Flickr8k_text/captions.txt", "captions.txt")
+# The official spelling first, then the one inside the official zip, Kaggle's, and Flickr30k's.
+IMAGE_FOLDERS = ("Flickr8k_Dataset", "Flicker8k_Dataset", "Images", "images", "flickr30k_images")
+TEXTS = "Flickr8k_text"
+CAPTION_FILES = (
+    *(f"{TEXTS}/Flickr8k.token.txt", "Flickr8k.token.txt", f"{TEXTS}/captions.txt", "captions.txt"),
+    *(f"{TEXTS}/captions.csv", "captions.csv", f"{TEXTS}/results.csv", "results.csv", "flickr30k_images/results.csv"),
+)
+# Where there is none of those: COCO's JSON, then whatever looks like captions.
+CAPTION_PATTERNS = ("*captions*.json", "*token*.txt", "*caption*.txt", "*caption*.csv", "*caption*.tsv", "results*.csv")
+TEXT_PATTERNS = ("*.csv", "*.tsv", "*.json")  # in the folder of texts alone
 
 
 @dataclass(frozen=True)
@@ -31,19 +40,32 @@ class Workspace:
 
     @property
     def images(self) -> Path:
-        """The folder of images, under whichever of its spellings is there."""
-        return next(
-            (self.inputs / name for name in IMAGE_FOLDERS if (self.inputs / name).is_dir()),
-            self.inputs / IMAGE_FOLDERS[0],
-        )
+        """The folder of images: under its spellings, and in the folders in these, the first that holds pictures.
+
+        An empty one may lie beside the dataset, as in the repository, and an archive unpacks into a folder of its own.
+        """
+        if "found" not in vars(self):  # once there are pictures, they are not looked for again: that takes a while
+            there = [folder for name in IMAGE_FOLDERS if (folder := self.inputs / name).is_dir()]
+            found = next((found for folder in there for found in _picture_folders(folder)), None)
+            if found is None:
+                return there[0] if there else self.inputs / IMAGE_FOLDERS[0]
+            vars(self)["found"] = found
+        return vars(self)["found"]
 
     @property
     def captions(self) -> Path:
-        """The file of raw captions: the official `Flickr8k.token.txt` or Kaggle's `captions.txt`."""
-        return next(
-            (self.inputs / name for name in CAPTION_FILES if (self.inputs / name).is_file()),
-            self.inputs / CAPTION_FILES[0],
-        )
+        """The file of raw captions: `Flickr8k.token.txt`, Kaggle's `captions.txt`, or another that looks like one."""
+        named = (path for name in CAPTION_FILES if (path := self.inputs / name).is_file())
+        return next(named, None) or next(self._likely_captions(), self.inputs / CAPTION_FILES[0])
+
+    def _likely_captions(self) -> Iterator[Path]:
+        for folder, patterns in (
+            (self.inputs / TEXTS, CAPTION_PATTERNS),
+            (self.inputs, CAPTION_PATTERNS),
+            (self.inputs / TEXTS, TEXT_PATTERNS),
+        ):
+            for pattern in patterns:
+                yield from sorted(path for path in folder.glob(pattern) if path.is_file() and path.name[0] != ".")
 
     @property
     def texts(self) -> Path:
@@ -99,17 +121,31 @@ class Workspace:
 
     def image_names(self) -> list[str]:
         """The names of all image files, sorted."""
-        if not self.images.is_dir():
-            raise CaptionError(
-                f"{self.images} does not exist: put the images there, or fetch Flickr8k as notebook 1 shows."
-            )
-        return sorted(
-            p.name for p in self.images.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-        )
+        images = self.images
+        if not images.is_dir():
+            raise CaptionError(f"{images} does not exist: put the images there, or fetch Flickr8k as notebook 1 shows.")
+        return sorted(path.name for path in images.iterdir() if is_picture(path) and not path.is_dir())
 
     def __str__(self) -> str:
         where = _shown(self.inputs)
         return where if self.inputs == self.outputs else f"{where} (results go to {_shown(self.outputs)})"
+
+
+def _picture_folders(folder: Path) -> Iterator[Path]:
+    """`folder` and those in it that hold pictures, looked up one by one: the first does mostly, and may be large."""
+    if _holds_pictures(folder):
+        yield folder
+    with suppress(OSError):  # it may not be looked into
+        inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        yield from filter(_holds_pictures, inner)
+
+
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:  # which does not list the folder to its end
+            return any(is_picture(Path(entry.name)) and not entry.is_dir() for entry in entries)
+    except OSError:
+        return False
 
 
 def find_workspace() -> Workspace:

@@ -1,13 +1,15 @@
 """The workspace is the user's choice, else the repository with Flickr8k in it, else the sample."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from caption_generator import workspace as module
 from caption_generator.captions import read_captions, save_descriptions
 from caption_generator.common.errors import CaptionError
-from caption_generator.workspace import CAPTION_FILES, IMAGE_FOLDERS, SAMPLE, Workspace, announce, find_workspace
+from caption_generator.workspace import CAPTION_FILES, IMAGE_FOLDERS, ROOT, SAMPLE, Workspace, announce, find_workspace
 
 
 @pytest.fixture
@@ -111,6 +113,64 @@ def test_every_spelling_of_the_image_folder_is_found(tmp_path, spelling):
     assert Workspace(tmp_path, tmp_path).images == tmp_path / spelling
 
 
+def put(*paths) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (["Flickr8k_Dataset/readme.txt", "Flicker8k_Dataset/a.jpg"], "Flicker8k_Dataset"),
+        (["Flickr8k_Dataset/.gitkeep", "Images/a.JPG"], "Images"),
+        (["Flickr8k_Dataset/Flicker8k_Dataset/a.jpg"], "Flickr8k_Dataset/Flicker8k_Dataset"),
+        (["Flickr8k_Dataset/__MACOSX/._a.jpg", "Flickr8k_Dataset/photos/a.avif"], "Flickr8k_Dataset/photos"),
+        (["Flickr8k_Dataset/.cache/a.jpg", "Images/a.jfif"], "Images"),
+        (["Flickr8k_Dataset/x.jpg/a.jpg", "Images/a.jpg"], "Flickr8k_Dataset/x.jpg"),
+        (["Flickr8k_Dataset/a.jpg", "Images/b.jpg"], "Flickr8k_Dataset"),
+        (["Flickr8k_Dataset/sub/a.jpg", "Flickr8k_Dataset/b.jpg"], "Flickr8k_Dataset"),
+        (["flickr30k_images/flickr30k_images/a.jpg"], "flickr30k_images/flickr30k_images"),
+        (["Flickr8k_Dataset/one/two/a.jpg"], "Flickr8k_Dataset"),  # one level down is as far as it goes
+    ],
+)
+def test_the_first_image_folder_that_holds_pictures_wins(tmp_path, files, chosen):
+    (tmp_path / "Flickr8k_Dataset").mkdir()
+    put(*(tmp_path / file for file in files))
+    assert Workspace(tmp_path, tmp_path).images == tmp_path / chosen
+
+
+def test_the_repositorys_own_empty_folder_hides_no_dataset(repository):
+    put(repository / "Flickr8k_Dataset" / ".gitkeep", repository / "Flicker8k_Dataset" / "a.jpg")
+    assert find_workspace() == Workspace(repository, repository)
+    assert find_workspace().image_names() == ["a.jpg"]
+
+
+def test_pictures_that_come_later_are_found(tmp_path):
+    workspace = Workspace(tmp_path, tmp_path)
+    assert workspace.images == tmp_path / "Flickr8k_Dataset"
+    put(tmp_path / "Images" / "a.jpg")
+    assert workspace.images == tmp_path / "Images"
+    assert workspace == Workspace(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (["Flickr8k_text/captions_val2017.json", "Flickr8k_text/notes.txt"], "Flickr8k_text/captions_val2017.json"),
+        (["Flickr8k_text/my captions.csv"], "Flickr8k_text/my captions.csv"),
+        (["seg.flickr8kzhb.caption.txt"], "seg.flickr8kzhb.caption.txt"),
+        (["Flickr8k_text/photos.csv", "other.csv"], "Flickr8k_text/photos.csv"),
+        (["Flickr8k_text/dataset_flickr8k.json"], "Flickr8k_text/dataset_flickr8k.json"),
+        (["Flickr8k_text/captions_val2017.json", "captions.txt"], "captions.txt"),
+        (["Flickr8k_text/Flickr_8k.trainImages.txt"], "Flickr8k_text/Flickr8k.token.txt"),
+    ],
+)
+def test_caption_files_of_other_names_are_found_where_there_is_none_of_the_known(tmp_path, files, chosen):
+    put(*(tmp_path / file for file in files))
+    assert Workspace(tmp_path, tmp_path).captions == tmp_path / chosen
+
+
 @pytest.mark.parametrize("spelling", CAPTION_FILES)
 def test_every_place_of_the_caption_file_is_found(tmp_path, spelling):
     (tmp_path / spelling).parent.mkdir(exist_ok=True)
@@ -126,11 +186,17 @@ def test_the_official_caption_file_comes_before_kaggles(workspace):
 
 
 def test_image_names_are_sorted_and_leave_out_what_is_no_picture(workspace):
-    for name in ("z.JPEG", "a.webp", "notes.txt", ".hidden.jpg", "Thumbs.db"):
+    for name in ("z.JPEG", "a.webp", "b.avif", "c.jfif", "d.HEIC", "notes.txt", ".hidden.jpg", "Thumbs.db"):
         (workspace.images / name).touch()
+    (workspace.images / "folder.jpg").mkdir()
     names = workspace.image_names()
     assert names == sorted(names)
-    assert names[-1] == "z.JPEG" and names[12] == "a.webp" and len(names) == 14
+    assert names[12:] == ["a.webp", "b.avif", "c.jfif", "d.HEIC", "z.JPEG"]
+
+
+def test_listing_pictures_needs_no_pillow():
+    code = "import sys, caption_generator.workspace; assert 'PIL' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_a_missing_image_folder_is_one_sentence(tmp_path):
