@@ -8,6 +8,7 @@ for result in captioner.caption_files(["dog.jpg"]):
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,6 +90,13 @@ class Captioner:
         Returns:
             For each picture `beam` captions, the best first.
         """
+        parts = np.array_split(pixels, max(1, min(self.engine.threads, len(pixels))))
+        if len(parts) == 1:
+            return self._caption(pixels)
+        with ThreadPoolExecutor(len(parts)) as pool:
+            return [captions for found in pool.map(self._caption, parts) for captions in found]
+
+    def _caption(self, pixels: np.ndarray) -> list[list[Caption]]:
         features = self.engine.encode(pixels)
         return self.rank(features, self.search(features))
 

@@ -26,6 +26,15 @@ def digest(content: str | bytes) -> str:
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:12]
 
 
+def file_digest(path: str | Path) -> str:
+    """As `digest`, of the content of a file, which need not fit into memory."""
+    found = hashlib.sha256()
+    with open_regular(path) as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()[:12]
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file to read its bytes. A FIFO, which would wait for a writer for ever, and a device are refused.
 

@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 
 from caption_generator.common.console import load_tensorflow
+from caption_generator.common.errors import CaptionError
+from caption_generator.inference.exported import SUFFIX, export_path, find_export
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.search import StepwiseDecoder
@@ -13,7 +15,7 @@ from caption_generator.tokenizer import Tokenizer
 
 
 class Engine(Protocol):
-    """A trained model, ready to run.
+    """A trained model, ready to run. Threads may share it.
 
     Attributes:
         input_size: height and width of its photos, in pixels.
@@ -23,6 +25,7 @@ class Engine(Protocol):
         detector: predicts the words of a photo, to rank captions; or None.
         familiarity: the out-of-distribution score; or None.
         description: encoder and vocabulary, in words.
+        threads: so many threads must call it at the same time to use all cores.
     """
 
     input_size: int
@@ -32,6 +35,7 @@ class Engine(Protocol):
     detector: WordDetector | None
     familiarity: Familiarity | None
     description: str
+    threads: int
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels, 0 to 255, of shape (images, input_size, input_size, 3), to float32 features (images, ...)."""
@@ -39,17 +43,42 @@ class Engine(Protocol):
 
 
 def load_engine(model: str | Path, encoder_weights: str | Path = "imagenet") -> Engine:
-    """Load a checkpoint.
+    """Load a model: with LiteRT where it was exported and LiteRT is installed, otherwise with TensorFlow.
 
     Args:
-        model: any checkpoint of this project.
+        model: any checkpoint of this project, or an exported model.
         encoder_weights: a local file, for a checkpoint whose encoder is neither in it nor downloadable.
 
     Raises:
-        CaptionError: the checkpoint is missing or damaged, or its encoder cannot be had.
+        CaptionError: the model is missing or damaged, or its encoder cannot be had, or what it needs is not installed.
     """
-    # TensorFlow takes seconds to import, and a model that was exported does without it.
-    load_tensorflow()
+    exported = find_export(model)
+    if exported:
+        try:
+            from caption_generator.inference.litert_engine import LiteRTEngine
+        except ImportError:  # no package of it for this system, or not installed
+            pass
+        else:
+            return LiteRTEngine.load(exported)
+    if not Path(model).is_file() or Path(model).suffix == SUFFIX:
+        if exported:
+            raise CaptionError(f"{exported} needs LiteRT: pip install ai-edge-litert.")
+        raise CaptionError(
+            f"{model} does not exist: train a model with notebook 4, or leave --model out to use the one that ships."
+        )
+    try:
+        # TensorFlow takes seconds to import, and a model that was exported does without it.
+        load_tensorflow()
+    except ImportError as error:
+        raise CaptionError(_needs(model, exported)) from error
     from caption_generator.inference.keras_engine import KerasEngine
 
     return KerasEngine.load(model, encoder_weights)
+
+
+def _needs(model: str | Path, exported: Path | None) -> str:
+    """What to install where there is no TensorFlow, in one sentence."""
+    if exported:
+        return f"{model} needs LiteRT or TensorFlow, and neither is installed: pip install -r requirements-caption.txt."
+    reason = "was exported before it changed" if export_path(model).is_file() else "was not exported"
+    return f"{model} {reason}, so it needs TensorFlow, which is not installed: pip install -r requirements.txt."

@@ -30,15 +30,25 @@ def compile_encoder(encoder: Encoder) -> Callable[[np.ndarray], np.ndarray]:
     Returns:
         A function of pixels, as the model's, to features in float32; batches of all sizes share one graph.
     """
+    encode = encoder_graph(encoder)
+    return lambda pixels: encode(pixels.astype(np.float32)).numpy()
+
+
+def encoder_graph(encoder: Encoder, images: int | None = None) -> tf.types.experimental.PolymorphicFunction:
+    """As `compile_encoder`, of float32 tensors.
+
+    Args:
+        images: the number of images in a batch; None for any.
+    """
     row, backbone = encoder.row, fold(encoder.backbone)
     preprocess = getattr(keras.applications, row.preprocessing).preprocess_input
-    signature = [tf.TensorSpec((None, row.input_size, row.input_size, 3), tf.float32)]
+    signature = [tf.TensorSpec((images, row.input_size, row.input_size, 3), tf.float32, "pixels")]
 
     @tf.function(input_signature=signature, autograph=False)
     def encode(pixels):
         return pool(backbone(preprocess(pixels)), encoder.pooling)
 
-    return lambda pixels: encode(pixels.astype(np.float32)).numpy()
+    return encode
 
 
 def fold(network: keras.Model, after: str | None = None, trainable: bool = False) -> Callable[[tf.Tensor], tf.Tensor]:

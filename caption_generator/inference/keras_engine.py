@@ -12,6 +12,8 @@ from caption_generator.inference.folding import compile_encoder
 class KerasEngine:
     """A checkpoint and its encoder; see `engine.Engine`."""
 
+    threads = 1  # TensorFlow itself uses all cores
+
     def __init__(self, checkpoint: Checkpoint, encoder: Encoder):
         """
         Args:

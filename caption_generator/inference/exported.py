@@ -1,0 +1,177 @@
+"""The exported model: a file beside a checkpoint, with all that captioning needs and TensorFlow does not have to read.
+
+It is a zip file. `about.json` says which checkpoint it was exported from, and holds the vocabulary. `encoder.tflite`,
+`start.tflite` and `step.tflite` are the networks for LiteRT, and each `.npy` is an array of the word detector or of the
+out-of-distribution score. Reading it never runs code that it names.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caption_generator.common.errors import CaptionError, first_line
+from caption_generator.common.files import file_digest, replacing
+from caption_generator.inference.out_of_distribution import Familiarity
+from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.tokenizer import Tokenizer
+
+FORMAT = 1  # to be raised when older exports can no longer be read
+SUFFIX = ".litert"
+NETWORKS = ("encoder", "start", "step")
+DETECTOR_ARRAYS = ("mean", "weights", "document_frequency")
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What an exported model holds.
+
+    Attributes:
+        fingerprint: of the checkpoint file that it was exported from; see `common.files.file_digest`.
+        description, input_size, grid, tokenizer, detector, familiarity: as of `engine.Engine`.
+        networks: the names in `NETWORKS` to the content of a `.tflite` file.
+    """
+
+    fingerprint: str
+    description: str
+    input_size: int
+    grid: tuple[int, int] | None
+    tokenizer: Tokenizer
+    networks: Mapping[str, bytes]
+    detector: WordDetector | None = None
+    familiarity: Familiarity | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write `path`, whole or not at all. Arrays are stored in 16 bits where they lose nothing by it."""
+        about: dict[str, Any] = {
+            "format": FORMAT,
+            "checkpoint": self.fingerprint,
+            "description": self.description,
+            "input_size": self.input_size,
+            "grid": self.grid,
+            "tokenizer": self.tokenizer.to_dict(),
+        }
+        arrays = {}
+        if detector := self.detector:
+            about["detector"] = {"threshold": detector.threshold}
+            arrays |= {f"detector_{name}": getattr(detector, name) for name in DETECTOR_ARRAYS}
+        if usual := self.familiarity:
+            about["familiarity"] = {"lowest": usual.lowest, "usual": usual.usual}
+            arrays["familiarity_mean"] = usual.mean
+        # Weights are hardly compressible, and stored plainly they are read at once.
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+            _add(file, "about.json", json.dumps(about).encode())
+            for name in NETWORKS:
+                _add(file, f"{name}.tflite", self.networks[name])
+            for name, array in arrays.items():
+                content = io.BytesIO()
+                np.save(content, array.astype(np.float16) if fits_half(array) else array, allow_pickle=False)
+                _add(file, f"{name}.npy", content.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ExportedModel":
+        """Read what `save` wrote.
+
+        Raises:
+            CaptionError: the file is missing, torn, or not an exported model of this version.
+        """
+        about = read_about(path)
+        try:
+            if about["format"] != FORMAT:
+                raise CaptionError(f"{path} was exported by another version of this project: {_advice(path)}")
+            with zipfile.ZipFile(path) as file:
+
+                def array(name: str) -> np.ndarray:
+                    return np.load(io.BytesIO(file.read(f"{name}.npy")), allow_pickle=False).astype(np.float32)
+
+                detector = familiarity = None
+                if "detector" in about:
+                    arrays = {name: array(f"detector_{name}") for name in DETECTOR_ARRAYS}
+                    detector = WordDetector(**arrays, **about["detector"])
+                if "familiarity" in about:
+                    familiarity = Familiarity(array("familiarity_mean"), **about["familiarity"])
+                return cls(
+                    about["checkpoint"],
+                    about["description"],
+                    about["input_size"],
+                    about["grid"] and tuple(about["grid"]),
+                    Tokenizer(**about["tokenizer"]),
+                    {name: file.read(f"{name}.tflite") for name in NETWORKS},
+                    detector,
+                    familiarity,
+                )
+        except CaptionError:
+            raise
+        except Exception as error:  # a damaged file can raise many kinds
+            raise _damaged(path, error) from error
+
+
+def export_path(model: str | Path) -> Path:
+    """Where the export of a checkpoint lies: beside it, `bundled.litert` for `bundled.h5`."""
+    return Path(model).with_suffix(SUFFIX)
+
+
+def find_export(model: str | Path) -> Path | None:
+    """The exported model that stands for `model`.
+
+    An export without its checkpoint stands for itself. Beside the checkpoint it must have been made from this very
+    file: one from an earlier state of it, or in an earlier format, is not found.
+
+    Args:
+        model: a checkpoint, which need not be there, or an exported model.
+
+    Raises:
+        CaptionError: the exported model is damaged.
+    """
+    path, checkpoint = export_path(model), Path(model)
+    if not path.is_file():
+        return None
+    if path == checkpoint or not checkpoint.is_file():
+        return path
+    about = read_about(path)
+    # SHA-256 of 20 MB takes some 20 ms, and no change of the checkpoint escapes it, unlike its size and its date.
+    fresh = about.get("format") == FORMAT and about.get("checkpoint") == file_digest(checkpoint)
+    return path if fresh else None
+
+
+def fits_half(array: np.ndarray) -> bool:
+    """Whether all of its numbers are the same in 16 bits, as those of a checkpoint that stores them so are."""
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(array, array.astype(np.float16)))
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """The JSON text of an exported model, without its networks.
+
+    Raises:
+        CaptionError: the file is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            about = json.loads(file.read("about.json"))
+            if not isinstance(about, dict):
+                raise ValueError("about.json is not an object")
+            return about
+    except FileNotFoundError:
+        raise CaptionError(f"{path} does not exist: check the name.") from None
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _add(file: zipfile.ZipFile, name: str, content: bytes) -> None:
+    # A `ZipInfo` of its own has no date, so that equal models give equal files.
+    file.writestr(zipfile.ZipInfo(name), content)
+
+
+def _damaged(path: str | Path, error: Exception) -> CaptionError:
+    return CaptionError(f"{path} is damaged ({first_line(error)}): {_advice(path)}")
+
+
+def _advice(path: str | Path) -> str:
+    checkpoint = Path(path).with_suffix(".h5")
+    return f"remove it, or make it again with python -m caption_generator.inference.export {checkpoint}."
