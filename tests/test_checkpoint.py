@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 
 from caption_generator import checkpoint as checkpoint_module
-from caption_generator.checkpoint import (
-    Checkpoint,
-    average_checkpoints,
-    check_encoder,
-    check_vocabulary,
-    find_encoder,
-    load_checkpoint,
-    save_checkpoint,
-)
+from caption_generator.checkpoint import Checkpoint, find_encoder, load_checkpoint, load_encoder, save_checkpoint
 from caption_generator.common.errors import CaptionError
+from caption_generator.compatibility import check_vocabulary
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
-from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder, with_pooling
+from caption_generator.encoders import (
+    ENCODERS,
+    EncoderIdentity,
+    EncoderRow,
+    build_encoder,
+    check_encoder,
+    with_pooling,
+)
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tests.helpers import same_weights
 
 IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
 TOKENS = np.array([[1, 7, 9], [1, 4, 0]], np.int32)
@@ -64,16 +65,12 @@ def features_for(checkpoint: Checkpoint) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(*shape, identity.feature_size)).astype(np.float32)
 
 
-def weights_equal(one: keras.Model, other: keras.Model) -> bool:
-    return all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
-
-
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_decoder_comes_back_with_all_that_it_belongs_to(name, tokenizer, path):
     checkpoint = without_encoder(name, tokenizer, feature_size=6, units=8)
     save_checkpoint(checkpoint, path)
     found = load_checkpoint(path)
-    assert weights_equal(found.decoder.model, checkpoint.decoder.model)
+    assert same_weights(found.decoder.model, checkpoint.decoder.model)
     assert found.decoder.spec == checkpoint.decoder.spec
     assert found.tokenizer.to_dict() == checkpoint.tokenizer.to_dict()
     assert found.encoder_identity == checkpoint.encoder_identity
@@ -81,16 +78,14 @@ def test_a_decoder_comes_back_with_all_that_it_belongs_to(name, tokenizer, path)
     assert found.training == {"dataset": "drawn", "epoch": 3, "val_loss": 1.5}
     inputs = [features_for(checkpoint), TOKENS]
     np.testing.assert_array_equal(found.decoder.model(inputs), checkpoint.decoder.model(inputs))
-    if checkpoint.decoder.attention:
-        np.testing.assert_array_equal(found.decoder.attention(inputs), checkpoint.decoder.attention(inputs))
 
 
 def test_an_encoder_inside_comes_back(with_encoder, path):
     save_checkpoint(with_encoder, path)
     keras.utils.set_random_seed(99)  # the networks are first built with other random weights
     found = load_checkpoint(path)
-    assert weights_equal(found.encoder.model, with_encoder.encoder.model)
-    assert weights_equal(found.decoder.model, with_encoder.decoder.model)
+    assert same_weights(found.encoder.model, with_encoder.encoder.model)
+    assert same_weights(found.decoder.model, with_encoder.decoder.model)
     assert found.encoder.identity == found.encoder_identity == with_encoder.encoder_identity
     assert found.encoder.pooling == DECODERS[found.decoder.spec.name].pooling
     pixels = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3)).astype(np.uint8)
@@ -116,7 +111,7 @@ def test_a_checkpoint_whose_encoder_was_frozen_is_like_any_other(with_encoder, p
     found = load_checkpoint(path)
     assert found.encoder.identity == found.encoder_identity == with_encoder.encoder_identity
     if not half:
-        assert weights_equal(found.network, with_encoder.network)
+        assert same_weights(found.network, with_encoder.network)
     assert not any(layer.trainable for layer in frozen)  # saving between two epochs thaws nothing
 
 
@@ -130,16 +125,16 @@ def test_what_photos_usually_look_like_comes_back(half, checkpoint, path):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_which_words_photos_call_for_comes_back(half, checkpoint, path):
+def test_the_word_detector_comes_back(half, checkpoint, path):
     random = np.random.default_rng(0)
     shapes = ((6,), (len(checkpoint.tokenizer), 6), (len(checkpoint.tokenizer),))
-    learned = WordDetector(*(random.random(shape, np.float32) for shape in shapes), good=1.25)
+    learned = WordDetector(*(random.random(shape, np.float32) for shape in shapes), threshold=1.25)
     save_checkpoint(replace(checkpoint, detector=learned), path, half=half)
     found = load_checkpoint(path).detector
-    for name in ("mean", "weights", "share"):
+    for name in ("mean", "weights", "document_frequency"):
         assert getattr(found, name).dtype == np.float32
         np.testing.assert_allclose(getattr(found, name), getattr(learned, name), rtol=1e-3 if half else 0)
-    assert found.good == 1.25
+    assert found.threshold == 1.25
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -184,35 +179,6 @@ def test_a_failure_while_saving_leaves_the_old_file_and_no_other(half, checkpoin
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_mean_of_checkpoints_has_the_mean_of_their_weights(with_encoder, tmp_path):
-    random = np.random.default_rng(0)
-    drawn = []
-    for number in range(3):
-        drawn.append([random.normal(size=w.shape).astype(np.float32) for w in with_encoder.network.get_weights()])
-        with_encoder.network.set_weights(drawn[-1])
-        save_checkpoint(with_encoder, tmp_path / f"{number}.h5")
-    found = average_checkpoints([tmp_path / f"{number}.h5" for number in range(3)])
-    for mean, arrays in zip(found.network.get_weights(), zip(*drawn, strict=True), strict=True):
-        np.testing.assert_allclose(mean, sum(arrays) / 3, rtol=1e-5, atol=1e-6)
-    assert found.decoder.spec == with_encoder.decoder.spec
-    assert found.encoder_identity == found.encoder.identity != load_checkpoint(tmp_path / "0.h5").encoder_identity
-    names = [f"{tmp_path.name}/{number}.h5" for number in range(3)]
-    assert found.training == dict(with_encoder.training) | {"averaged": [names]}
-    save_checkpoint(found, tmp_path / "mean.h5")
-    again = average_checkpoints([tmp_path / "mean.h5", tmp_path / "0.h5"])
-    assert again.training["averaged"] == [names, [f"{tmp_path.name}/mean.h5", f"{tmp_path.name}/0.h5"]]
-    assert average_checkpoints([tmp_path / "mean.h5"]).training == found.training
-
-
-def test_the_mean_knows_nothing_that_was_learned_of_one_encoders_features(with_encoder, tmp_path):
-    knowing = replace(with_encoder, familiarity=Familiarity(np.ones(6, np.float32), 0.1, 0.5))
-    for number in range(2):
-        save_checkpoint(knowing, tmp_path / f"{number}.h5")
-    assert load_checkpoint(tmp_path / "0.h5").familiarity is not None
-    found = average_checkpoints([tmp_path / "0.h5", tmp_path / "1.h5"])
-    assert found.familiarity is None and found.detector is None
-
-
 def test_a_missing_file_is_named_with_the_way_out(path):
     with pytest.raises(CaptionError, match=r"model\.h5 does not exist.*notebook 4"):
         load_checkpoint(path)
@@ -238,7 +204,7 @@ def test_a_truncated_file_is_named(share, checkpoint, path):
 def test_a_plain_keras_file_is_said_to_be_foreign(decoder, path):
     path.parent.mkdir()
     decoder.model.save(path)
-    with pytest.raises(CaptionError, match=r"model\.h5 does not say which encoder.*not made by this project"):
+    with pytest.raises(CaptionError, match=r"model\.h5 does not say which encoder.*this project did not make it"):
         load_checkpoint(path)
 
 
@@ -296,7 +262,7 @@ def test_loading_runs_nothing_that_the_file_brings(checkpoint, path, tmp_path, m
 
     found = load_checkpoint(path)
     assert not Path("ran").exists()
-    assert weights_equal(found.decoder.model, checkpoint.decoder.model)
+    assert same_weights(found.decoder.model, checkpoint.decoder.model)
     keras.models.load_model("evil.h5", compile=False, safe_mode=False)
     assert Path("ran").exists(), "the Lambda does not run anyway: this test would prove nothing"
 
@@ -356,7 +322,8 @@ def test_an_encoder_with_other_weights_is_not_taken_for_the_models_own(with_enco
 @pytest.mark.parametrize("pooling", ["avg", "grid"])
 def test_the_shipped_models_encoder_serves_with_either_pooling(pooling, checkpoint, tiny_encoder, monkeypatch):
     monkeypatch.setattr(checkpoint_module, "BUNDLED_MODEL", Path(__file__))  # any file that is there
-    monkeypatch.setattr(checkpoint_module, "load_bundled_encoder", lambda: tiny_encoder)
+    monkeypatch.setattr(checkpoint_module, "load_checkpoint", lambda _: replace(checkpoint, encoder=tiny_encoder))
+    assert load_encoder("bundled", pooling=pooling).identity == replace(tiny_encoder.identity, pooling=pooling)
     wanted = with_pooling(tiny_encoder, pooling).identity
     found = find_encoder(replace(checkpoint, encoder_identity=wanted))
     assert found.identity == wanted

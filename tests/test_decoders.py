@@ -1,37 +1,42 @@
-"""Tests of caption_generator.decoders."""
+"""Tests of caption_generator.decoders: of each decoder with each recurrent layer."""
 
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
-from caption_generator.cells import CELLS
 
+from caption_generator.attention import GridAttention
 from caption_generator.common.errors import CaptionError
-from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder, decoder_row, frozen_step
+from caption_generator.decoders import CELLS, DECODERS, Decoder, DecoderSpec, build_decoder, decoder_row
 from caption_generator.tokenizer import PAD, START
+from tests.helpers import draw_weights
 
 TINY = DecoderSpec("merge", feature_size=6, vocabulary_size=20, units=8, embedding_size=4, hidden=5)
-KINDS = [(name, cell) for name in DECODERS for cell in CELLS]
-LOOKING = [(name, cell) for name, cell in KINDS if DECODERS[name].pooling == "grid"]
+# Each decoder, and each recurrent layer, once at least.
+KINDS = [
+    ("merge", "lstm"),
+    ("merge", "lstm-hard"),
+    ("initial_state", "gru"),
+    ("initial_state", "lstm"),
+    ("attention", "lstm"),
+]
+WITH_GRID = [("attention", "lstm"), ("attention", "gru")]
 
 
 def build(name: str, cell: str) -> Decoder:
-    """A tiny decoder with weights so large that images and words matter."""
+    """A tiny decoder in which images and words matter."""
     decoder = build_decoder(replace(TINY, name=name, cell=cell))
-    random = np.random.default_rng(1)
-    spread = 0.7 if cell == "gru" else 0.5  # whose output follows a word more slowly
-    decoder.model.set_weights([random.normal(0, spread, w.shape).astype("f") for w in decoder.model.get_weights()])
-    return decoder
+    return draw_weights(decoder, 0.7 if cell == "gru" else 0.5, seed=1)  # a GRU's output follows a word more slowly
 
 
-@pytest.fixture(params=KINDS, ids="-".join)
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def any_decoder(request) -> Decoder:
     return build(*request.param)
 
 
-@pytest.fixture(params=LOOKING, ids="-".join)
-def looking(request) -> Decoder:
+@pytest.fixture(scope="module", params=WITH_GRID, ids="-".join)
+def with_grid(request) -> Decoder:
     """A decoder that reads a grid."""
     return build(*request.param)
 
@@ -49,7 +54,7 @@ def captions(rows: int) -> np.ndarray:
 
 @pytest.fixture
 def features(request) -> np.ndarray:
-    return features_for(request.getfixturevalue("looking" if "looking" in request.fixturenames else "any_decoder"))
+    return features_for(request.getfixturevalue("with_grid" if "with_grid" in request.fixturenames else "any_decoder"))
 
 
 @pytest.fixture
@@ -57,40 +62,33 @@ def tokens() -> np.ndarray:
     return captions(3)
 
 
-def word_by_word(decoder: Decoder, features: np.ndarray, tokens: np.ndarray, step=None) -> np.ndarray:
-    """The logits of a step, with the state of each image handed to all of its captions."""
-    image, *state = decoder.start(features)
-    state = [keras.ops.repeat(tensor, len(tokens) // len(features), axis=0) for tensor in state]
-    logits = []
-    for place in range(tokens.shape[1]):
-        found, *state = (step or decoder.step)([image, *state, keras.ops.convert_to_tensor(tokens[:, place])])
-        logits.append(found.numpy())
-    return np.stack(logits, axis=1)
+def word_by_word(decoder: Decoder, features: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logits (captions, length, words) and attention weights (captions, length, positions), a word at a time."""
+    image, state = decoder.begin(features, len(tokens) // len(features))
+    steps = []
+    for word in tokens.T:
+        logits, weights, state = decoder.advance(image, state, word)
+        steps.append((logits, weights))
+    logits, weights = zip(*steps, strict=True)
+    return np.stack(logits, axis=1), None if weights[0] is None else np.stack(weights, axis=1)
 
 
-def test_logits_have_a_place_for_each_word_and_are_not_probabilities(any_decoder, features, tokens):
+def test_there_are_logits_of_each_word_and_they_are_not_probabilities(any_decoder, features, tokens):
     logits = any_decoder.model([features, tokens]).numpy()
     assert logits.shape == (3, 6, 20)
     assert (logits.min(axis=-1) < 0).all()
     assert np.exp(logits).sum(axis=-1).std() > 0.1
 
 
-def test_one_word_a_step_gives_the_logits_of_the_whole_caption(any_decoder, features, tokens):
-    whole = any_decoder.model([features, tokens]).numpy()
-    np.testing.assert_allclose(word_by_word(any_decoder, features, tokens), whole, rtol=1e-4, atol=1e-5)
-
-
-def test_a_frozen_step_gives_the_same_logits_and_needs_the_weights_to_stay(any_decoder, features):
-    tokens, step = captions(12), frozen_step(any_decoder)
-    before = any_decoder.model([features, tokens]).numpy()
-    np.testing.assert_allclose(word_by_word(any_decoder, features, tokens, step), before, rtol=1e-4, atol=1e-5)
-    any_decoder.model.set_weights([1.5 * weight for weight in any_decoder.model.get_weights()])
-    after = any_decoder.model([features, tokens]).numpy()
-    assert np.abs(after - before).max() > 0.1
-    assert np.abs(word_by_word(any_decoder, features, tokens, step) - after).max() > 0.01
-    np.testing.assert_allclose(
-        word_by_word(any_decoder, features, tokens, frozen_step(any_decoder)), after, rtol=1e-4, atol=1e-5
-    )
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_word_at_a_time_gives_the_logits_of_teacher_forcing(name, cell):
+    """With one caption of each image, and with four."""
+    decoder = build(name, cell)
+    features = features_for(decoder)
+    for tokens in (captions(3), captions(12)):
+        logits, _ = word_by_word(decoder, features, tokens)
+        np.testing.assert_allclose(logits, decoder.model([features, tokens]), rtol=1e-4, atol=1e-5)
 
 
 def test_captions_of_one_image_equal_the_same_captions_one_at_a_time(any_decoder, features):
@@ -103,12 +101,6 @@ def test_captions_of_one_image_equal_the_same_captions_one_at_a_time(any_decoder
     # In another order they would be other numbers.
     other_order = any_decoder.model([np.tile(features, (4, *[1] * (features.ndim - 1))), tokens]).numpy()
     assert np.abs(together - other_order).max() > 0.1
-
-
-def test_a_step_of_several_captions_of_an_image_equals_the_whole_captions(any_decoder, features):
-    tokens = captions(12)
-    whole = any_decoder.model([features, tokens]).numpy()
-    np.testing.assert_allclose(word_by_word(any_decoder, features, tokens), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_padding_changes_nothing_before_it(any_decoder, features, tokens):
@@ -147,56 +139,80 @@ def test_training_and_captioning_share_their_weights(any_decoder):
     trained = {id(variable) for variable in any_decoder.model.trainable_variables}
     captioning = {id(v) for model in (any_decoder.start, any_decoder.step) for v in model.trainable_variables}
     assert captioning == trained
-    if any_decoder.attention:
-        assert {id(variable) for variable in any_decoder.attention.trainable_variables} <= trained
 
 
-def test_the_same_spec_builds_a_network_of_the_same_shapes(any_decoder):
-    again = build_decoder(any_decoder.spec)
-    shapes = [[weight.shape for weight in d.model.get_weights()] for d in (any_decoder, again)]
-    assert shapes[0] == shapes[1]
+def test_captioning_follows_the_weights_as_they_are_trained(any_decoder, features, tokens):
+    before, _ = word_by_word(any_decoder, features, tokens)
+    weights = any_decoder.model.get_weights()
+    any_decoder.model.set_weights([1.5 * weight for weight in weights])
+    after, _ = word_by_word(any_decoder, features, tokens)
+    np.testing.assert_allclose(after, any_decoder.model([features, tokens]), rtol=1e-4, atol=1e-5)
+    assert np.abs(after - before).max() > 0.1
+    any_decoder.model.set_weights(weights)
 
 
-def test_only_a_decoder_that_reads_a_grid_looks(any_decoder):
-    assert (any_decoder.attention is None) == (DECODERS[any_decoder.spec.name].pooling == "avg")
+# Attention
 
 
-def test_looks_at_the_places_sum_to_one_and_differ_between_words_and_images(looking, features):
-    looked = looking.attention([features, captions(6)]).numpy()
-    assert looked.shape == (6, 6, 8)
-    assert (looked > 0).all()
-    np.testing.assert_allclose(looked.sum(axis=-1), 1, rtol=1e-5)
-    assert looked.std(axis=-1).min() > 0.001  # places differ
-    assert looked.std(axis=1).max() > 0.01  # and words
-    assert np.abs(looked[0, 0] - looked[2, 0]).max() > 0.01  # and, after <start>, images
-    np.testing.assert_allclose(looked[0, 0], looked[1, 0], rtol=1e-4)  # but not captions of one image
+def test_attention_is_the_softmax_of_dot_products_in_each_head():
+    random = np.random.default_rng(0)
+    queries = random.normal(size=(4, 3, 8)).astype("f")  # two captions of each of two images
+    keys, values = random.normal(size=(2, 2, 5, 8)).astype("f")
+    context, weights = GridAttention(heads=2)(queries, np.concatenate([keys, values], axis=-1))
+    for caption in range(4):
+        image, found = caption // 2, []
+        for head in (slice(0, 4), slice(4, 8)):
+            scores = np.exp(queries[caption, :, head] @ keys[image, :, head].T / 2)
+            found.append(scores / scores.sum(axis=-1, keepdims=True))
+        np.testing.assert_allclose(weights[caption], np.mean(found, axis=0), rtol=1e-5)
+        expected = np.concatenate([found[0] @ values[image, :, :4], found[1] @ values[image, :, 4:]], axis=-1)
+        np.testing.assert_allclose(context[caption], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_places_in_another_order_are_looked_at_as_before(looking, features, tokens):
+def test_only_a_decoder_that_reads_a_grid_has_attention_weights(any_decoder, features, tokens):
+    _, weights = word_by_word(any_decoder, features, tokens)
+    assert (weights is None) == (DECODERS[any_decoder.spec.name].pooling == "avg")
+
+
+def test_attention_weights_sum_to_one_and_differ_between_words_and_images(with_grid, features):
+    _, weights = word_by_word(with_grid, features, captions(6))
+    assert weights.shape == (6, 6, 8)
+    assert (weights > 0).all()
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
+    assert weights.std(axis=-1).min() > 0.001  # positions differ
+    assert weights.std(axis=1).max() > 0.01  # and words
+    assert np.abs(weights[0, 0] - weights[2, 0]).max() > 0.01  # and, after <start>, images
+    np.testing.assert_allclose(weights[0, 0], weights[1, 0], rtol=1e-4)  # but not captions of one image
+
+
+def test_attention_weights_move_with_the_positions(with_grid, features, tokens):
     order = np.random.default_rng(3).permutation(8)
     permuted = features.reshape(3, 8, 6)[:, order].reshape(features.shape)
-    looked, logits = (model([features, tokens]).numpy() for model in (looking.attention, looking.model))
-    np.testing.assert_allclose(looking.attention([permuted, tokens]), looked[..., order], rtol=1e-4)
-    np.testing.assert_allclose(looking.model([permuted, tokens]), logits, rtol=1e-4, atol=1e-5)
-    assert np.abs(looked[..., order] - looked).max() > 0.01
+    (logits, weights), found = (word_by_word(with_grid, grid, tokens) for grid in (features, permuted))
+    np.testing.assert_allclose(found[0], logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[1], weights[..., order], rtol=1e-4)
+    assert np.abs(weights[..., order] - weights).max() > 0.01
 
 
-def test_what_lies_at_a_place_that_is_looked_at_counts(looking, features, tokens):
-    """Two places trade half of their content: the mean stays, and the words change all the same."""
+def test_what_lies_at_a_position_counts(with_grid, features, tokens):
+    """Two positions trade half of their content. The mean stays, and the next words change all the same."""
     traded = features.copy()
     traded[:, 0, 0, :3], traded[:, 1, 2, :3] = features[:, 1, 2, :3], features[:, 0, 0, :3]
     np.testing.assert_allclose(traded.mean(axis=(1, 2)), features.mean(axis=(1, 2)), atol=1e-6)
-    logits = [looking.model([grid, tokens]).numpy() for grid in (features, traded)]
+    logits = [with_grid.model([grid, tokens]).numpy() for grid in (features, traded)]
     assert np.abs(logits[0] - logits[1]).max() > 0.01
 
 
-@pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1:UserWarning")  # of the only place
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1:UserWarning")  # of the only position
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (7, 7)])
-def test_a_grid_may_be_of_any_size(looking, tokens, size):
+def test_a_grid_may_be_of_any_size(with_grid, tokens, size):
     grid = np.random.default_rng(0).normal(size=(3, *size, 6)).astype(np.float32)
-    whole = looking.model([grid, tokens]).numpy()
-    np.testing.assert_allclose(word_by_word(looking, grid, tokens), whole, rtol=1e-4, atol=1e-5)
-    assert looking.attention([grid, tokens]).shape == (3, 6, size[0] * size[1])
+    logits, weights = word_by_word(with_grid, grid, tokens)
+    np.testing.assert_allclose(logits, with_grid.model([grid, tokens]), rtol=1e-4, atol=1e-5)
+    assert weights.shape == (3, 6, size[0] * size[1])
+
+
+# Sizes
 
 
 def test_the_merge_model_has_the_parameters_of_the_classrooms():
@@ -220,7 +236,7 @@ def test_an_image_that_is_the_first_state_is_a_dense_layer_for_each_tensor_of_it
     biases = 2 if cell == "gru" else 1
     recurrent = gates * (8 * (4 + 8) + biases * 8)
     assert decoder.model.count_params() == states * (6 * 8 + 8) + 20 * 4 + recurrent + 8 * 20 + 20
-    state = [tensor.numpy() for tensor in decoder.start(features_for(decoder))[1:]]
+    _, state = decoder.begin(features_for(decoder), copies=1)
     assert len(state) == states
     assert all(tensor.shape == (3, 8) and np.abs(tensor).max() > 0.01 for tensor in state)
     assert np.abs(state[0]).max() < 1  # an output never is larger
@@ -228,7 +244,9 @@ def test_an_image_that_is_the_first_state_is_a_dense_layer_for_each_tensor_of_it
 
 def test_the_merge_models_cell_starts_from_nothing():
     decoder = build("merge", "lstm")
-    assert all((tensor.numpy() == 0).all() for tensor in decoder.start(features_for(decoder))[1:])
+    _, state = decoder.begin(features_for(decoder), copies=2)
+    assert [tensor.shape for tensor in state] == [(6, 8), (6, 8)]
+    assert not np.any(state)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -254,5 +272,5 @@ def test_an_unknown_decoder_is_named_with_the_known_ones():
 
 
 def test_an_unknown_cell_is_named_with_the_known_ones():
-    with pytest.raises(CaptionError, match=r"no cell 'rwkv'.*lstm, lstm-hard, gru"):
+    with pytest.raises(CaptionError, match=r"no cell 'rwkv'.*lstm, gru, lstm-hard"):
         build_decoder(replace(TINY, cell="rwkv"))
