@@ -5,8 +5,8 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-
 from caption_generator.cells import CELLS
+
 from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder, decoder_row, frozen_step
 from caption_generator.tokenizer import PAD, START
