@@ -1,0 +1,1 @@
+"""Captions and features of more photos than one machine can handle, with Apache Spark."""
