@@ -1,5 +1,8 @@
 """Raw captions of every shape that people have become clean ones, and the splits never overlap."""
 
+# ruff: noqa: RUF001 - captions of other languages have letters that look like English ones
+
+import json
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,11 @@ from caption_generator.captions import (
     compare_with_disk,
     load_descriptions,
     load_splits,
+    prepare,
     read_captions,
+    read_workspace,
     save_descriptions,
+    spell_out,
     subset,
 )
 from caption_generator.common.errors import CaptionError
@@ -81,6 +87,143 @@ def test_an_unusual_line_separator_does_not_end_a_caption(tmp_path, start, separ
     raw = read_captions(written(tmp_path, f"{start}A dog{separator}runs\n"))
     assert raw.malformed == []
     assert clean_captions(raw.captions) == {"a.jpg": ["a dog runs"]}
+
+
+def test_white_space_of_every_kind_becomes_one_space_and_what_is_not_seen_goes(tmp_path):
+    odd = "A \u2028 dog\x0b\x0c\x85runs\u00a0\u3000on\r grass\x00\x1b\ufeff\u200e\u00ad ."
+    raw = read_captions(written(tmp_path, f"a.jpg#0\t{odd}\n"))
+    assert raw.captions == {"a.jpg": ["A dog runs on grass ."]}
+
+
+TABLES = {
+    "quoted header": '"image","caption"\n"a.jpg","A dog ."\n"a.jpg","Two dogs"\n"b.jpg","A cat"\n',
+    "semicolons": "image;caption\na.jpg;A dog .\na.jpg;Two dogs\nb.jpg;A cat\n",
+    "tabs": "image\tcaption\na.jpg\tA dog .\na.jpg\tTwo dogs\nb.jpg\tA cat\n",
+    "Excel": 'sep=;\r\nImage;Caption\r\na.jpg;"A dog ."\r\na.jpg;Two dogs\r\nb.jpg;A cat\r\n',
+    "Flickr30k": "image_name| comment_number| comment\na.jpg| 0| A dog .\na.jpg| 1   Two dogs\nb.jpg| 0| A cat\n",
+    "no header": "a.jpg,A dog .\na.jpg,Two dogs\nb.jpg,A cat\n",
+    "no header, numbered": "a.jpg| 0| A dog .\na.jpg| 1| Two dogs\nb.jpg| 0| A cat\n",
+    "file_name and text": "file_name,text\na.jpg,A dog .\na.jpg,Two dogs\nb.jpg,A cat\n",
+    "filename and sentence": "Sentence,Filename\nA dog .,a.jpg\nTwo dogs,a.jpg\nA cat,b.jpg\n",
+    "a data frame's index": ",image,caption\n0,a.jpg,A dog .\n1,a.jpg,Two dogs\n2,b.jpg,A cat\n",
+    "further columns": "image,caption,split,source\na.jpg,A dog .,train,x\na.jpg,Two dogs,train,x\nb.jpg,A cat,dev,y\n",
+    "path and raw": "image_path,sentid,raw\na.jpg,7,A dog .\na.jpg,8,Two dogs\nb.jpg,9,A cat\n",
+    "old Macs": "image,caption\ra.jpg,A dog .\ra.jpg,Two dogs\rb.jpg,A cat\r",
+    "Flickr8k-CN": "a.jpg#zhb#0\tA dog .\na.jpg#zhb#1\tTwo dogs\nb.jpg#zhb#0\tA cat\n",
+    "Flickr8k-CN, spaces": "a.jpg#zhb#0 A dog .\na.jpg#zhb#1 Two dogs\nb.jpg#zhb#0 A cat\n",
+}
+COCO = {
+    "info": {},
+    "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
+    "annotations": [
+        {"image_id": 7, "id": 1, "caption": "A dog ."},
+        {"image_id": 7, "id": 2, "caption": "Two dogs\n"},
+        {"image_id": 8, "id": 3, "caption": "A cat"},
+    ],
+}
+KARPATHY = {
+    "dataset": "flickr8k",
+    "images": [
+        {"filename": "a.jpg", "imgid": 0, "split": "train", "sentences": [{"raw": "A dog ."}, {"raw": "Two dogs"}]},
+        {"filename": "b.jpg", "imgid": 1, "split": "val", "sentences": [{"tokens": ["a", "cat"], "raw": "A cat"}]},
+    ],
+}
+LIST = [
+    {"image": "a.jpg", "caption": ["A dog .", "Two dogs"]},
+    {"image": "b.jpg", "caption": "A cat"},
+]
+LISTS = {
+    "COCO": json.dumps(COCO),
+    "COCO, indented": json.dumps(COCO, indent=2),
+    "Karpathy": json.dumps(KARPATHY),
+    "list": json.dumps(LIST),
+    "lines": "\n".join(map(json.dumps, LIST)),
+    "names": json.dumps(CAPTIONS),
+}
+
+
+@pytest.mark.parametrize("form", [*TABLES, *LISTS])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_forms_that_people_have_are_read(tmp_path, form, mark):
+    raw = read_captions(written(tmp_path, mark + (TABLES | LISTS)[form]))
+    assert raw.captions == CAPTIONS
+    assert (raw.duplicates, raw.malformed) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "captions"),
+    [
+        ("image,caption,split\na.jpg,A dog, a cat and a bird,train\n", {"a.jpg": ["A dog, a cat and a bird"]}),
+        ("image,caption\nmy dog, on a beach.jpg,A dog\n", {"my dog, on a beach.jpg": ["A dog"]}),
+        ("image,caption\nmy dog, a.jpg,A dog, running\n", {"my dog, a.jpg": ["A dog, running"]}),
+        (
+            'image,caption\na.jpg,"A dog\nruns, fast"\nb.jpg,A cat\n',
+            {"a.jpg": ["A dog runs, fast"], "b.jpg": ["A cat"]},
+        ),
+        ('image;caption\na.jpg;"A ""big""; dog"\n', {"a.jpg": ['A "big"; dog']}),
+        ("image_name| comment_number| comment\na.jpg| 0| A | dog\n", {"a.jpg": ["A | dog"]}),
+        ("image_name| comment_number| comment\na.jpg| 0| A dog\na.jpg| 0| A wolf\n", {"a.jpg": ["A dog"]}),
+        ("image,caption\na#1.jpg,A dog\n", {"a#1.jpg": ["A dog"]}),
+        ("[1].jpg#0\tA dog\n", {"[1].jpg": ["A dog"]}),
+        ("image,caption\na.jpg,A\x00 dog\n", {"a.jpg": ["A dog"]}),
+    ],
+)
+def test_odd_cells_of_tables_are_understood(tmp_path, text, captions):
+    assert read_captions(written(tmp_path, text)).captions == captions
+
+
+def test_entries_of_json_that_lack_something_are_named_by_their_number(tmp_path):
+    entries = [
+        {"image_id": 7, "caption": "A dog"},
+        {"caption": "A cat"},
+        {"image_id": 7},
+        "no entry",
+        {"image_id": None},
+    ]
+    raw = read_captions(written(tmp_path, json.dumps({"images": COCO["images"], "annotations": entries})))
+    assert (raw.captions, raw.malformed) == ({"a.jpg": ["A dog"]}, [2, 3, 4, 5])
+
+
+def test_coco_without_its_list_of_images_has_the_names_that_coco_gives(tmp_path):
+    raw = read_captions(written(tmp_path, json.dumps({"annotations": COCO["annotations"]})))
+    assert list(raw.captions) == ["000000000007.jpg", "000000000008.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', r"captions\.txt is not whole JSON \(line 1, column 13"),
+        ("[" * 200_000, "JSON"),
+        ('{"a.jpg": ' + "[" * 200_000 + "]" * 200_000 + "}", "JSON that nobody's captions are in"),
+        ('{"a.jpg": ' + "9" * 5000 + "}", "JSON that nobody's captions are in|holds no captions"),
+        ('{"version": 3}', r"captions\.txt holds no captions \(JSON, an object with version\).*COCO"),
+        ("[1, 2]", r"holds no captions \(JSON, a list"),
+        (
+            "photo,words\na.png,A dog\n",
+            r"holds no captions \(its first line is 'photo,words'\): it should hold .*image,caption",
+        ),
+        ("image,caption\n", r"holds no captions \(a table with the columns image,caption\)"),
+        ("", r"holds no captions \(it is empty\)"),
+    ],
+)
+def test_what_was_found_in_a_file_without_captions_is_said(tmp_path, text, message):
+    with pytest.raises(CaptionError, match=message) as error:
+        read_captions(written(tmp_path, text))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_a_missing_file_is_named_with_those_that_are_there(tmp_path):
+    (tmp_path / "captions.xlsx").touch()
+    with pytest.raises(CaptionError, match=r"Flickr8k\.token\.txt does not exist \(the folder holds captions\.xlsx\)"):
+        read_captions(tmp_path / "Flickr8k.token.txt")
+
+
+def test_the_cases_of_others_are_read_whole(shared):
+    for folder in ("hindi", "german_mac", "flickr30k", "coco", "chinese"):
+        workspace = Workspace(shared / "cases" / folder, shared / "cases" / folder)
+        raw = read_captions(workspace.captions)
+        assert (len(raw.captions), sum(map(len, raw.captions.values()))) == (24, 120), folder
+        assert (raw.duplicates, raw.malformed) == ([], [])
 
 
 def test_of_a_duplicate_id_the_first_caption_counts_and_the_id_is_named(tmp_path):
@@ -153,6 +296,68 @@ def test_a_folder_in_the_files_place_is_one_sentence(tmp_path):
 def test_cleaning_leaves_lower_case_words(caption, cleaned):
     assert clean_caption(caption) == cleaned
     assert clean_caption(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("caption", "cleaned"),
+    [
+        ("एक कुत्ता घास पर बैठे हैं ।", "एक कुत्ता घास पर बैठे हैं"),  # Hindi
+        ("বাংলা ভাষা।", "বাংলা ভাষা"),
+        ("ஒரு நாய் ஓடுகிறது", "ஒரு நாய் ஓடுகிறது"),  # Tamil
+        ("Ein Ma\u0308dchen la\u0308uft u\u0308ber die Straße .", "ein mädchen läuft über die straße"),
+        ("một con chó đang chạy", "một con chó đang chạy"),  # Vietnamese
+        ("mo\u0302\u0323t con cho\u0301", "một con chó"),
+        ("Un chien court sur l'herbe", "un chien court sur l herbe"),
+        ("Il n’y a qu’un chien d'Alsace aujourd'hui", "il n y a qu un chien d alsace aujourd hui"),
+        ("L'uomo guarda all'acqua", "l uomo guarda all acqua"),
+        ("Дев'ять собак", "девять собак"),  # Ukrainian
+        ("¿Qué hace el niño?", "qué hace el niño"),
+        ("کتاب را می\u200cخواند،", "کتاب را می\u200cخواند"),  # Persian
+        ("כלב־ים רץ", "כלב ים רץ"),  # Hebrew
+        ("고양이가 잔다.", "고양이가 잔다"),  # Korean
+        ("A dog\u2764\ufe0f \U0001f468\u200d\U0001f469 runs", "a dog runs"),
+        ("२ कुत्ते", "कुत्ते"),
+        # English stays as it is.
+        ("The dog's o'clock, y'all: c'mon, d'you, s'mores, 'tis", "the dogs oclock yall cmon dyou smores tis"),
+        ("A café's sign", "a cafés sign"),
+    ],
+)
+def test_every_script_with_spaces_keeps_its_words(caption, cleaned):
+    assert clean_caption(caption) == cleaned
+    assert clean_caption(cleaned) == cleaned
+    assert clean_caption(spell_out(caption)) == cleaned
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        ["2只狗在水里奔跑", "一个男人站在山上，远处有树0。"],
+        ["男の人が山の上に立っている。", "犬が水の中を走っています。"],
+        ["สุนัขกำลังวิ่งอยู่ในน้ำ", "ผู้ชายคนหนึ่งยืนอยู่บนภูเขา"],
+    ],
+    ids=["Chinese", "Japanese", "Thai"],
+)
+def test_a_language_without_spaces_is_refused_with_what_it_needs(captions):
+    with pytest.raises(CaptionError, match="separate the words by spaces"):
+        clean_captions({"a.jpg": captions})
+
+
+@pytest.mark.parametrize(
+    ("caption", "cleaned"),
+    [
+        ("两 只 狗 在 水里 奔跑 。", "两 只 狗 在 水里 奔跑"),
+        ("สุนัข กำลัง วิ่ง อยู่ ใน น้ำ", "สุนัข กำลัง วิ่ง อยู่ ใน น้ำ"),
+        ("สุนัข\u200bกำลัง\u200bวิ่ง", "สุนัข กำลัง วิ่ง"),
+        ("犬 が 水 の 中 を 走っ て いる 。", "犬 が 水 の 中 を 走っ て いる"),
+    ],
+)
+def test_a_language_without_spaces_may_be_given_with_spaces(caption, cleaned):
+    assert clean_captions({"a.jpg": [caption]}) == {"a.jpg": [cleaned]}
+
+
+def test_a_foreign_word_in_english_captions_is_no_other_language():
+    captions = {"a.jpg": ["A sign that reads 一个男人站在山上", "A dog on the grass in front of it"]}
+    assert len(clean_captions(captions)["a.jpg"]) == 2
 
 
 def test_min_letters_2_is_the_ancestors_recipe():
@@ -258,6 +463,107 @@ def test_the_comparison_with_the_disk_names_both_sides(workspace):
     check = compare_with_disk(names, workspace)
     assert check.without_image == [names[0]]
     assert check.without_caption == ["extra.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("named", "file"),
+    [
+        ("dog.jpg", "dog.JPG"),
+        ("Dog.jpg", "dog.jpg"),
+        ("dog", "dog.jpg"),
+        ("dog.jpeg", "dog.jpg"),
+        ("Images/dog.jpg", "dog.jpg"),
+        ("C:\\photos\\dog.jpg", "dog.jpg"),
+        ("Größe.jpg", "Gro\u0308ße.jpg"),
+        ("Gro\u0308ße.jpg", "Größe.JPG"),
+        ("GRÖSSE.jpg", "größe.jpg"),
+        ("dog.1", "dog.1.png"),
+    ],
+)
+def test_a_name_means_a_file_that_differs_in_form_alone(workspace, named, file):
+    (workspace.images / file).touch()
+    text = workspace.captions.read_text(encoding="utf-8")
+    workspace.captions.write_text(f"{named}#0\tA dog\n{named}#1\tTwo dogs\n{text}", encoding="utf-8")
+    raw = read_workspace(workspace)
+    assert raw.captions[file] == ["A dog", "Two dogs"]
+    check = compare_with_disk(raw.captions, workspace)
+    assert (check.without_image, check.without_caption, check.in_no_split) == ([], [], [file])
+    (workspace.texts / SPLIT_FILES["dev"]).write_text(f"{named}\n", encoding="utf-8")
+    assert load_splits(workspace, raw.captions)["dev"] == [file]
+    assert prepare(workspace).dev == {file: ["a dog", "two dogs"]}
+
+
+def test_of_two_files_that_a_name_may_mean_none_is_taken(workspace):
+    for file in ("dog.JPG", "DOG.jpg", "cat.jpg", "cat.JPG"):
+        (workspace.images / file).touch()
+    text = workspace.captions.read_text(encoding="utf-8")
+    workspace.captions.write_text(f"dog.jpg#0\tA dog\ncat.jpg#0\tA cat\n{text}", encoding="utf-8")
+    raw = read_workspace(workspace)
+    assert raw.captions["dog.jpg"] == ["A dog"] and raw.captions["cat.jpg"] == ["A cat"]
+    assert compare_with_disk(raw.captions, workspace).without_image == ["dog.jpg"]
+
+
+def test_a_text_and_a_folder_that_do_not_match_are_one_sentence_with_an_example_of_each(workspace):
+    text = workspace.captions.read_text(encoding="utf-8")
+    workspace.captions.write_text(text.replace(".jpg#", "_resized.jpg#"), encoding="utf-8")
+    message = (
+        r"names 12 images, and 0 of them are in the image folder: the text says 00_red_resized\.jpg, .* 00_red\.jpg"
+    )
+    for attempt in (
+        lambda: read_workspace(workspace),
+        lambda: prepare(workspace),
+        lambda: compare_with_disk(names_of(workspace), workspace),
+        lambda: load_splits(workspace, names_of(workspace)),
+    ):
+        with pytest.raises(CaptionError, match=message):
+            attempt()
+
+
+def test_a_text_that_matches_a_little_is_refused_and_a_folder_with_a_part_of_the_photos_is_not(workspace):
+    lines = [f"{number}.jpg#0\tA dog\n" for number in range(100)]
+    workspace.captions.write_text("".join(lines) + workspace.captions.read_text(encoding="utf-8"), encoding="utf-8")
+    assert len(read_workspace(workspace).captions) == 112  # all twelve photos have captions
+    for number in range(300):
+        (workspace.images / f"IMG_{number}.jpg").touch()
+    for name in names_of(workspace)[102:]:
+        (workspace.images / name).unlink()
+    with pytest.raises(CaptionError, match=r"112 images, and 2 of them"):
+        read_workspace(workspace)
+
+
+def test_an_image_folder_without_pictures_is_one_sentence(workspace):
+    for name in workspace.image_names():
+        (workspace.images / name).unlink()
+    with pytest.raises(CaptionError, match=r"Flickr8k_Dataset holds no pictures: .*notebook 1"):
+        load_splits(workspace, names_of(workspace))
+
+
+def test_photos_in_no_split_file_are_counted(workspace):
+    names = names_of(workspace)
+    (workspace.texts / SPLIT_FILES["train"]).write_text("".join(f"{name}\n" for name in names[:5]))
+    assert compare_with_disk(names, workspace).in_no_split == names[5:8]
+    for file in SPLIT_FILES.values():
+        (workspace.texts / file).unlink()
+    assert compare_with_disk(names, workspace).in_no_split == []
+
+
+def test_split_files_of_another_dataset_are_one_sentence(workspace):
+    for file in SPLIT_FILES.values():
+        (workspace.texts / file).write_text("1000268201_693b08cb0e.jpg\n")
+    with pytest.raises(
+        CaptionError, match=r"name none of the 12 images.*1000268201_693b08cb0e\.jpg.*00_red\.jpg.*remove"
+    ):
+        load_splits(workspace, names_of(workspace))
+
+
+def test_descriptions_are_read_as_they_were_written_and_in_no_other_form(tmp_path):
+    path = tmp_path / "descriptions.txt"
+    for descriptions in ({"image": ["caption"], "b": ["a dog"]}, {"{a.jpg": ["a dog"]}, {"a.jpg#1": ["a dog"]}):
+        save_descriptions(descriptions, path)
+        assert load_descriptions(path) == descriptions
+    path.unlink()
+    with pytest.raises(CaptionError, match=r"descriptions\.txt does not exist.*run notebook 1"):
+        load_descriptions(path)
 
 
 def test_a_subset_has_the_captions_of_its_names_in_their_order():
