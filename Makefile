@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 
 .PHONY: caption test notebooks clean
 
-caption: $(VENV)/runtime
+caption: $(VENV)/caption
 	@$(BIN)/python testing_caption_generator.py -i "$(IMAGE)"
 
 test: $(VENV)/tests
@@ -27,8 +27,12 @@ notebooks: $(VENV)/tests
 clean:
 	rm -rf $(VENV)
 
-$(VENV)/runtime: requirements.txt
+$(VENV)/caption: requirements-caption.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements-caption.txt
+	@touch $@
+
+$(VENV)/runtime: $(VENV)/caption requirements.txt
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	@touch $@
 

@@ -77,8 +77,10 @@ def main() -> int:
                     print(caption.text if one_photo else f"{result.path}\t{caption.text}", flush=True)
             shown.append(result)
         if options.show and shown:
-            from caption_generator.plots import show_or_save
-
+            try:
+                from caption_generator.plots import show_or_save
+            except ImportError as error:  # captions alone need fewer packages
+                raise CaptionError(f"--show needs more packages ({error}): pip install -r requirements.txt.") from error
             if saved := show_or_save(shown, options.out):
                 complain(f"no display: the picture is in {saved}.")
     except CaptionError as error:

@@ -90,10 +90,11 @@ class Captioner:
         Returns:
             For each picture `beam` captions, the best first.
         """
-        parts = np.array_split(pixels, max(1, min(self.engine.threads, len(pixels))))
-        if len(parts) == 1:
-            return self._caption(pixels)
-        with ThreadPoolExecutor(len(parts)) as pool:
+        threads = min(self.engine.threads, len(pixels))
+        if threads <= 1:
+            return self._caption(pixels) if threads else []
+        parts = np.array_split(pixels, threads)
+        with ThreadPoolExecutor(threads) as pool:
             return [captions for found in pool.map(self._caption, parts) for captions in found]
 
     def _caption(self, pixels: np.ndarray) -> list[list[Caption]]:
@@ -126,7 +127,7 @@ class Captioner:
     def caption_files(self, paths: Sequence[str | Path], batch_size: int = 32) -> Iterator[Result]:
         """Caption picture files of any kind, in batches, in their order; a broken one costs only its own caption."""
         for batch in load_batches(paths, self.engine.input_size, batch_size):
-            captions = iter(self.caption_pixels(batch.pixels)) if batch.pixels.size else iter(())
+            captions = iter(self.caption_pixels(batch.pixels))
             for path, error in batch.outcomes:
                 yield Result(path, error=error) if error else Result(path, tuple(next(captions)))
 

@@ -28,6 +28,7 @@ from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
 
+VARIANCE = "moving_variance"  # part of the name of a batch norm's variance
 # The arrays of a word detector, by their names in the file.
 DETECTOR = {"mean": "mean", "weights": "weights", "share": "document_frequency"}
 
@@ -295,9 +296,12 @@ def _without_legacy_warning() -> Iterator[None]:
 
 
 def _to_half(file: h5py.File) -> None:
-    """Replace every float32 dataset with a float16 one."""
+    """Replace every float32 dataset with a float16 one, but for the variances of batch norm.
+
+    They are few, and no 16-bit number makes a batch norm do nothing, as `folding.absorb_norms` wants.
+    """
     names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if _is_float32(item) else None)
+    file.visititems(lambda name, item: names.append(name) if _is_float32(item) and VARIANCE not in name else None)
     for name in names:
         values = file[name][()].astype(np.float16)
         del file[name]

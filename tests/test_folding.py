@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from caption_generator.encoders import ENCODERS, build_encoder
-from caption_generator.inference.folding import compile_encoder, fold
+from caption_generator.inference.folding import absorb_norms, compile_encoder, fold
 
 
 def as_if_trained(network: keras.Model) -> keras.Model:
@@ -53,6 +53,25 @@ def test_an_encoder_gives_the_same_features_folded(name, pooling):
     scale = np.abs(expected).max()
     assert np.abs(expected[0] - expected[1]).max() > 1e-3 * scale  # the pictures are told apart
     np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "xception"])
+def test_absorbed_norms_change_nothing_but_by_rounding(name):
+    keras.utils.set_random_seed(0)
+    encoder = build_encoder(name, weights=None)
+    as_if_trained(encoder.backbone)
+    size = encoder.row.input_size
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    before = encoder.model.predict_on_batch(pixels)
+    absorb_norms(encoder.backbone)
+    after, folded = encoder.model.predict_on_batch(pixels), compile_encoder(encoder)(pixels)
+    scale = np.abs(before).max()
+    np.testing.assert_allclose(after / scale, before / scale, atol=1e-2)
+    np.testing.assert_allclose(folded / scale, after / scale, atol=1e-4)
+    again = [weight.copy() for weight in encoder.model.get_weights()]
+    absorb_norms(encoder.backbone)  # the weights are what they were: 16 bits hold all that is folded
+    for one, other in zip(again, encoder.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_no_batch_norm_and_no_padding_of_mobilenet_is_left(monkeypatch):

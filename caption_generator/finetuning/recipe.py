@@ -36,7 +36,8 @@ from caption_generator.finetuning.averaging import average_checkpoints
 from caption_generator.finetuning.finetune import FinetuneSettings, train_captioner
 from caption_generator.finetuning.self_critical import SelfCriticalSettings, train_self_critical
 from caption_generator.images import load_batches
-from caption_generator.inference.folding import compile_encoder
+from caption_generator.inference.export import export_checkpoint
+from caption_generator.inference.folding import absorb_norms, compile_encoder
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.systems import SYSTEMS
@@ -87,8 +88,10 @@ def run(workspace: Workspace) -> None:
                 train_stage(model, workspace, data, path.parent, settings)
         begin = partial(average_checkpoints, last)
     model = average_checkpoints([path.with_name(f"model_{settings.epochs - n}.h5") for n in range(AVERAGED)])
+    absorb_norms(model.encoder.backbone)
     finished = learn_photos(model, workspace, data)
     save_checkpoint(finished, workspace.models / "bundled.h5", half=True)
+    export_checkpoint(workspace.models / "bundled.h5")
     record_log(workspace)
     record_scores(workspace, data)
 

@@ -69,7 +69,7 @@ def convert(graph: Graph) -> bytes:
 
 
 def _constants(function: tf.types.experimental.ConcreteFunction) -> list[np.ndarray]:
-    """The weights of a function: all of its constants in float32 but for single numbers."""
+    """The weights of a function: all of its constants in float32 but for a few numbers, as preprocessing has."""
     nodes = convert_variables_to_constants_v2(function).graph.as_graph_def().node
     arrays = (tf.make_ndarray(node.attr["value"].tensor) for node in nodes if node.op == "Const")
-    return [array for array in arrays if array.dtype == np.float32 and array.ndim]
+    return [array for array in arrays if array.dtype == np.float32 and array.size > 16]

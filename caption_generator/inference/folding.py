@@ -62,10 +62,8 @@ def fold(network: keras.Model, after: str | None = None, trainable: bool = False
         trainable: multiply the weights anew in every call, so that gradients reach the network's own, and are
             equal, too; otherwise the weights are as they are now.
     """
-    norms, pads = {}, {}
+    norms, pads = _norms(network), {}
     for before, layer in _pairs(network):
-        if isinstance(layer, layers.BatchNormalization) and _is_linear_convolution(before):
-            norms[before] = layer
         if isinstance(before, layers.ZeroPadding2D) and _pads_like_same(before, layer):
             pads[layer] = before
     first = network.get_layer(after) if after else network.layers[0]
@@ -98,6 +96,37 @@ def fold(network: keras.Model, after: str | None = None, trainable: bool = False
         return values[id(network.output)]
 
     return run
+
+
+def absorb_norms(network: keras.Model) -> None:
+    """Fold batch norm into the convolutions for good, and round the results to 16 bits.
+
+    The network then computes the same but for this rounding, and 16 bits hold its folded weights exactly. A folded
+    weight is a product, so without this step storing the network in 16 bits and folding it later would round it twice.
+    """
+    for convolution, norm in _norms(network).items():
+        if not norm.center:
+            continue
+        weights = [weight.numpy().astype(np.float16) for weight in _with_norm(convolution, norm)]
+        *kernels, bias = weights
+        for variable, kernel in zip(convolution.weights, kernels, strict=False):
+            variable.assign(kernel)
+        if convolution.use_bias:
+            convolution.bias.assign(np.zeros_like(bias))
+        norm.beta.assign(bias)
+        if norm.scale:
+            norm.gamma.assign(np.ones_like(bias))
+        norm.moving_mean.assign(np.zeros_like(bias))
+        norm.moving_variance.assign(np.full(bias.shape, 1 - np.float32(norm.epsilon), np.float32))
+
+
+def _norms(network: keras.Model) -> dict[layers.Layer, layers.BatchNormalization]:
+    """Each convolution that can take over the batch norm after it."""
+    return {
+        before: layer
+        for before, layer in _pairs(network)
+        if isinstance(layer, layers.BatchNormalization) and _is_linear_convolution(before)
+    }
 
 
 def _pairs(network: keras.Model) -> list[tuple[layers.Layer, layers.Layer]]:
