@@ -47,8 +47,9 @@ def fit(
 ) -> History:
     """Train, and write `model_{epoch}.h5`, `model_best.h5` and `history.csv` into `folder`.
 
-    The same call again continues after the last full epoch, and leaves a finished run as it is. More epochs continue
-    it. A `model_best.h5` of another run is kept under another name.
+    The same call again continues after the last full epoch, and leaves a finished run as it is, but writes its last
+    checkpoint again if that is missing. More epochs continue it. A `model_best.h5` of another run is kept under another
+    name.
 
     Args:
         model: compiled; everything that is trained.
@@ -100,6 +101,9 @@ def _fit(
                 ShowProgress(done),
             ],
         )
+    last = folder / f"model_{epochs}.h5"
+    if done == epochs and history and not last.is_file():  # its variables are in the resume file
+        save_checkpoint(replace(checkpoint, training=dict(checkpoint.training) | history[-1]), last)
     return [row for row in read_history(log) if row["epoch"] <= epochs]
 
 

@@ -2,14 +2,15 @@
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
-from caption_generator import recipe
 from caption_generator.captioner import Captioner
 from caption_generator.checkpoint import load_checkpoint
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+from caption_generator.finetuning import recipe
+from caption_generator.finetuning.finetune import FinetuneSettings
 from caption_generator.systems import SYSTEMS
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
@@ -21,13 +22,10 @@ SMALL = {"epochs": 1, "images_per_batch": 4, "views": 1}
 def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspace: Workspace, tmp_path, monkeypatch):
     row = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, "conv_pw_5_relu", (("alpha", 0.25),))
     monkeypatch.setitem(ENCODERS, "tiny", row)
-    monkeypatch.setattr(
-        "caption_generator.encoders.build_encoder",
-        lambda name, weights=None, pooling="avg": build_encoder(name, None, pooling),
-    )
+    monkeypatch.setattr(recipe, "load_encoder", lambda name, pooling: build_encoder(name, None, pooling))
     system = replace(SYSTEMS[recipe.SYSTEM], encoder="tiny", min_count=2)
     monkeypatch.setitem(SYSTEMS, recipe.SYSTEM, system)
-    small = {stage: [dict(settings) | SMALL for settings in runs] for stage, runs in recipe.STAGES.items()}
+    small = {stage: [replace(run, **SMALL) for run in runs] for stage, runs in recipe.STAGES.items()}
     monkeypatch.setattr(recipe, "STAGES", small)
     monkeypatch.setattr(recipe, "AVERAGED", 1)
     monkeypatch.setattr("caption_generator.evaluate.has_java", lambda: False)  # which takes seconds to start
@@ -35,10 +33,12 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
     recipe.run(workspace)
 
     captioner = Captioner.load(workspace.models / "bundled.h5")
-    assert captioner.checkpoint.tokenizer.words == Tokenizer.load(workspace.tokenizer).words
-    assert captioner.checkpoint.familiarity is not None
-    assert len(captioner.checkpoint.detector.share) == len(captioner.checkpoint.tokenizer)
-    assert [stage["epochs"] for stage in captioner.checkpoint.training["stages"]] == [1, 1, 1, 1]
+    engine = captioner.engine
+    assert engine.tokenizer.words == Tokenizer.load(workspace.tokenizer).words
+    assert engine.familiarity is not None
+    assert len(engine.detector.document_frequency) == len(engine.tokenizer)
+    training = load_checkpoint(workspace.models / "bundled.h5").training
+    assert [stage["epochs"] for stage in training["stages"]] == [1, 1, 1, 1]
     photos = [workspace.images / name for name in workspace.image_names()]
     assert all(np.isfinite(result.best.score) for result in captioner.caption_files(photos))
 
@@ -46,7 +46,7 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspa
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == RUNS
     assert all(float(row["val_cider"]) >= 0 for row in rows)
-    assert all(float(row["loss"] or row["reward"]) > 0 for row in rows)  # and not NaN
+    assert all(np.isfinite(float(row["loss"] or row["reward"])) for row in rows)
     histories = recipe.read_log(workspace.models / "log.csv")
     assert list(histories) == RUNS
     assert histories["settled"][0].keys() == {"epoch", "loss", "val_loss", "val_cider"}
@@ -69,21 +69,21 @@ def test_a_run_that_was_killed_before_its_last_epoch_was_logged_is_not_finished(
     last.touch()
     for history in ("", "epoch,loss\n0,1.5\n"):
         (tmp_path / "history.csv").write_text(history)
-        assert not recipe.is_finished(last, None, {"epochs": 2})
+        assert not recipe.is_finished(last, None, FinetuneSettings(epochs=2))
 
 
 def test_the_log_and_the_scores_of_the_model_that_ships_are_of_this_recipe():
     runs = [settings for stage in recipe.STAGES.values() for settings in stage]
     assert {run: len(rows) for run, rows in recipe.read_log().items()} == {
-        run: settings["epochs"] for run, settings in zip(RUNS, runs, strict=True)
+        run: settings.epochs for run, settings in zip(RUNS, runs, strict=True)
     }
     assert all(row["val_cider"] > 0 for rows in recipe.read_log().values() for row in rows)
     training = load_checkpoint(BUNDLED_MODEL).training
     for (settings, *_), stage in zip(recipe.STAGES.values(), training["stages"], strict=True):
-        assert settings.items() <= stage.items()
+        assert stage.items() <= asdict(settings).items()
     restarted, last = training["averaged"]
     assert restarted == ["restarted_1/model_10.h5", "restarted_2/model_8.h5"]
-    epochs = range(recipe.STAGES["self_critical"][0]["epochs"], 0, -1)
+    epochs = range(recipe.STAGES["self_critical"][0].epochs, 0, -1)
     assert last == [f"self_critical/model_{epoch}.h5" for epoch in epochs[: recipe.AVERAGED]]
     scores = json.loads((ROOT / "models" / "scores.json").read_text())
     assert [row["beam"] for row in scores] == list(recipe.BEAMS)

@@ -1,6 +1,6 @@
-"""Tests of caption_generator.self_critical, with small networks and random weights."""
+"""Tests of caption_generator.finetuning.self_critical, with small networks and random weights."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,25 +9,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from caption_generator.captions import Dataset
 from caption_generator.checkpoint import Checkpoint, load_checkpoint
 from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, Decoder, DecoderSpec, build_decoder
 from caption_generator.encoders import Encoder
 from caption_generator.finetuning.rewards import Reward
-from caption_generator.finetuning.self_critical import ImageBatches, SelfCritical, train_self_critical
+from caption_generator.finetuning.self_critical import (
+    ImageBatches,
+    SelfCritical,
+    SelfCriticalSettings,
+    train_self_critical,
+)
 from caption_generator.search import BeamSearch
-from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
-from caption_generator.train import DrawOrder
+from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN
+from caption_generator.training_loop import DrawOrder
+from tests.helpers import NEVER_WRITTEN, WORDS, draw_weights, killed_at, same_weights, set_bias
 
-WORDS = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
 TRAIN = {f"{n}.png": [f"w{n:02} w10", f"w11 w{n:02} w12 w13"] for n in range(5)}
-DEV = {"5.png": ["w05 w10", "w10 w12"], "6.png": ["w06 w11"]}
-TEMPERATURE = 0.7
-BARRED = [PAD, START, UNKNOWN]
-
-
-class Killed(BaseException):
-    """As KeyboardInterrupt, nothing on the way catches it."""
+DATA = Dataset(TRAIN, {"5.png": ["w05 w10", "w10 w12"], "6.png": ["w06 w11"]}, references={})
+SETTINGS = SelfCriticalSettings(epochs=2, images_per_batch=2, learning_rate=0.01, samples=3, max_length=5, views=1)
 
 
 def no_reward(image: int, words: list[str]) -> float:
@@ -42,20 +43,16 @@ def late_layers(pooling: str) -> keras.Model:
     return keras.Model(grid, layer(scaled))
 
 
-def decoder_of(name: str, spread: float = 0.5) -> Decoder:
-    keras.utils.set_random_seed(0)
+def decoder_of(name: str, spread: float) -> Decoder:
     width = 4 if name == "attention" else 8
-    decoder = build_decoder(DecoderSpec(name, 6, len(WORDS), units=8, embedding_size=width, hidden=8))
-    random = np.random.default_rng(0)
-    decoder.model.set_weights([random.normal(0, spread, w.shape) for w in decoder.model.get_weights()])
-    return decoder
+    spec = DecoderSpec(name, 6, len(WORDS), units=8, embedding_size=width, hidden=8)
+    return draw_weights(build_decoder(spec), spread)
 
 
-def network(
-    name: str, reward=no_reward, samples: int = 5, max_length: int = 7, spread: float = 0.35, dropout: float = 0.0
-) -> SelfCritical:
+def network(name: str, reward=no_reward, spread: float = 0.35, **settings) -> SelfCritical:
+    settings = SelfCriticalSettings(**{"max_length": 7, "dropout": 0.0} | settings)
     late, decoder = late_layers(DECODERS[name].pooling), decoder_of(name, spread)
-    model = SelfCritical(late, decoder, WORDS, reward, samples, TEMPERATURE, max_length, dropout)
+    model = SelfCritical(late, decoder, WORDS, reward, settings)
     model.late.trainable = False
     return model
 
@@ -64,9 +61,10 @@ def grids(images: int) -> np.ndarray:
     return np.random.default_rng(7).normal(size=(images, 2, 3, 6)).astype(np.float32)
 
 
-def logits_of(model: SelfCritical, features: tf.Tensor, tokens: np.ndarray) -> tf.Tensor:
-    """What is sampled from: sharper than what the decoder says, and without what is barred."""
-    return model.decoder([features, tf.constant(tokens, tf.int32)], training=False) / TEMPERATURE + model.barred
+def policy_of(model: SelfCritical, features: tf.Tensor, tokens: np.ndarray) -> tf.Tensor:
+    """The logits that words are sampled from: sharper than the decoder's, and without what is never written."""
+    mask = np.where(np.isin(np.arange(20), NEVER_WRITTEN), -1e9, 0).astype(np.float32)
+    return model.decoder([features, tf.constant(tokens, tf.int32)], training=False) / 0.7 + mask
 
 
 @pytest.fixture(params=DECODERS)
@@ -77,7 +75,7 @@ def name(request) -> str:
 # Sampling
 
 
-def test_samples_end_and_are_padded_and_never_say_what_is_barred(name):
+def test_samples_end_and_are_padded_and_have_no_special_tokens(name):
     model = network(name)
     tokens = model.sample(model.late(grids(40))).numpy()
     assert tokens.dtype == np.int32
@@ -93,10 +91,9 @@ def test_samples_end_and_are_padded_and_never_say_what_is_barred(name):
     assert len({row.tobytes() for row in tokens}) > 100
 
 
-def test_barred_words_are_not_drawn_however_likely_they_are():
+def test_special_tokens_are_not_drawn_however_likely_they_are():
     model = network("merge")
-    bias = model.stepwise.model.get_layer("next_word").bias
-    bias.assign(np.where(np.isin(np.arange(20), BARRED), 60, bias.numpy()))
+    set_bias(model.stepwise, dict.fromkeys(NEVER_WRITTEN, 60))
     tokens = model.sample(model.late(grids(20))).numpy()
     assert not np.isin(tokens, [START, UNKNOWN]).any()
     assert (tokens[:, 0] != PAD).all()
@@ -104,8 +101,7 @@ def test_barred_words_are_not_drawn_however_likely_they_are():
 
 def test_sampling_stops_when_every_caption_has_ended():
     model = network("merge")
-    bias = model.stepwise.model.get_layer("next_word").bias
-    bias.assign(np.where(np.arange(20) == END, 60, bias.numpy()))
+    set_bias(model.stepwise, {END: 60})
     assert model.sample(model.late(grids(4))).numpy().tolist() == [[END]] * 20
 
 
@@ -114,8 +110,8 @@ def test_words_are_drawn_with_the_probabilities_of_their_image(name):
     model = network(name, samples=4000, max_length=1, spread=1.0)
     features = model.late(grids(3))
     first = model.sample(features).numpy().reshape(3, 4000)
-    probabilities = tf.nn.softmax(logits_of(model, features, np.full((3, 1), START)))[:, 0].numpy()
-    assert not probabilities[:, BARRED].any()
+    probabilities = tf.nn.softmax(policy_of(model, features, np.full((3, 1), START)))[:, 0].numpy()
+    assert not probabilities[:, NEVER_WRITTEN].any()
     found = np.stack([np.bincount(row, minlength=20) for row in first]) / 4000
     np.testing.assert_allclose(found, probabilities, atol=5 * 0.5 / 4000**0.5)
     assert np.abs(probabilities[0] - probabilities[1]).max() > 0.1  # else a mix-up would not be seen
@@ -169,7 +165,7 @@ def train(
 def first_words(model: SelfCritical) -> np.ndarray:
     """The probabilities of the first word of two images, (2, 20)."""
     features = model.late(grids(2))
-    return tf.nn.softmax(logits_of(model, features, np.full((2, 1), START)))[:, 0].numpy()
+    return tf.nn.softmax(policy_of(model, features, np.full((2, 1), START)))[:, 0].numpy()
 
 
 def test_a_word_that_pays_becomes_more_probable_for_the_image_that_it_pays_for(name):
@@ -227,9 +223,9 @@ def test_a_step_follows_the_gradient_of_reinforce(name, frozen, monkeypatch):
             image, sample = divmod(row, 3)
             advantage = worth[image, sample] - np.delete(worth[image], sample).mean()
             words = caption[caption != PAD]
-            logits = logits_of(model, features[image][None], [[START, *words[:-1]]])
+            logits = policy_of(model, features[image][None], [[START, *words[:-1]]])
             log_probabilities = tf.nn.log_softmax(logits)[0]
-            loss -= advantage * sum(log_probabilities[place, word] for place, word in enumerate(words))
+            loss -= advantage * sum(log_probabilities[position, word] for position, word in enumerate(words))
         loss /= np.count_nonzero(tokens != PAD)
     gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(loss, variables)]
     train(model, steps=1, learning_rate=0.1, optimizer=keras.optimizers.SGD)
@@ -292,33 +288,16 @@ class Run:
     history: list
 
 
-def run(untrained, pictures: Path, folder: Path, name: str, **options) -> Run:
+def run(untrained, pictures: Path, folder: Path, name: str, **changes) -> Run:
     checkpoint = untrained(name)
     keras.utils.set_random_seed(len(str(folder)))  # whatever was drawn before must not matter
-    history = train_self_critical(
-        checkpoint,
-        pictures,
-        TRAIN,
-        DEV,
-        folder,
-        epochs=2,
-        images_per_batch=2,
-        learning_rate=0.01,
-        samples=3,
-        max_length=5,
-        views=1,
-        **options,
-    )
+    history = train_self_critical(checkpoint, pictures, DATA, folder, replace(SETTINGS, **changes))
     return Run(folder, checkpoint, history)
 
 
 @pytest.fixture(scope="module")
 def trained(untrained, pictures, tmp_path_factory) -> Run:
     return run(untrained, pictures, tmp_path_factory.mktemp("trained") / "models", "attention")
-
-
-def same_weights(one: keras.Model, other: keras.Model) -> bool:
-    return all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
 
 def test_the_history_has_rewards_lengths_and_dev_scores(trained):
@@ -354,35 +333,20 @@ def test_checkpoints_hold_both_networks_and_say_how_they_were_trained(trained):
     assert isinstance(found.encoder, Encoder)
     assert found.encoder.identity == found.encoder_identity == trained.checkpoint.encoder_identity
     (stage,) = found.training["stages"]
-    noted = {"samples": 3, "temperature": 0.7, "bleu": 1.0, "max_length": 5, "dropout": 0.4, "freeze_encoder": True}
-    assert noted.items() <= stage.items()
+    assert stage == asdict(SETTINGS)
     assert found.training["reward"] == pytest.approx(trained.history[1]["reward"])
     best = max(trained.history, key=lambda row: row["val_cider"])  # the first of equals
     assert load_checkpoint(trained.folder / "model_best.h5").training["epoch"] == best["epoch"]
 
 
-def test_killed_training_goes_on_and_ends_as_if_nothing_had_happened(
-    trained, untrained, pictures, tmp_path, monkeypatch
-):
+def test_killed_training_goes_on_and_ends_as_if_nothing_had_happened(trained, untrained, pictures, tmp_path):
     folder = tmp_path / "models"
-
-    def kill(self, batch, logs=None):
-        if self.batches.epoch == 1:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DrawOrder, "on_train_batch_end", kill)
-        with pytest.raises(Killed):
-            run(untrained, pictures, folder, "attention")
+    with killed_at(DrawOrder, "on_train_batch_end", lambda self, *_, **__: self.batches.epoch == 1):
+        run(untrained, pictures, folder, "attention")
     assert [p.name for p in sorted(folder.glob("model_*.h5"))] == ["model_1.h5", "model_best.h5"]
     resumed = run(untrained, pictures, folder, "attention")
-    for column in ("reward", "words", "val_cider"):
-        expected = [row[column] for row in trained.history]
-        assert [row[column] for row in resumed.history] == pytest.approx(expected, rel=1e-3)
-    for a, b in zip(
-        resumed.checkpoint.decoder.model.get_weights(), trained.checkpoint.decoder.model.get_weights(), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    assert resumed.history == trained.history
+    assert same_weights(resumed.checkpoint.decoder.model, trained.checkpoint.decoder.model)
 
 
 def test_the_logged_reward_and_length_are_means_of_the_epoch():
@@ -404,16 +368,15 @@ def test_a_reward_for_a_caption_without_words_is_no_trouble():
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "message"),
+    ("checkpoint", "data", "settings", "message"),
     [
-        ({"encoder": None}, {}, "does not contain its encoder"),
-        ({}, {"samples": 1}, "1 sample of an image cannot be compared"),
-        ({}, {"train": {}}, "no training or no dev captions"),
+        ({"encoder": None}, {}, {}, "does not contain its encoder"),
+        ({}, {}, {"samples": 1}, "1 sample of an image cannot be compared"),
+        ({}, {"train": {}}, {}, "no training or no dev captions"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(untrained, pictures, tmp_path, change, options, message):
-    checkpoint = replace(untrained("attention"), **change)
-    arguments = {"train": TRAIN, "dev": DEV} | options
+def test_what_cannot_be_trained_is_refused(untrained, pictures, tmp_path, checkpoint, data, settings, message):
+    model = replace(untrained("attention"), **checkpoint)
     with pytest.raises(CaptionError, match=message):
-        train_self_critical(checkpoint, pictures, folder=tmp_path, **arguments)
+        train_self_critical(model, pictures, replace(DATA, **data), tmp_path, replace(SETTINGS, **settings))
     assert not list(tmp_path.iterdir())
