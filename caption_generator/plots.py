@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from caption_generator.captioner import Result
 from caption_generator.captions import Descriptions
@@ -27,11 +28,18 @@ def photos(
 ) -> Figure:
     """Photos in a grid, each with its captions below, in lines of `width` letters."""
     columns = min(columns, len(captions))
-    texts = ["\n".join(fill(line, width) for line in ([c] if isinstance(c, str) else c)) for c in captions.values()]
+    texts = [_lines(lines, width) for lines in captions.values()]
     figure, axes = _photo_grid(texts, columns)
     for axis, name, text in zip(axes, captions, texts, strict=False):
         _show_photo(axis, Path(folder, name), text)
     return figure
+
+
+def _lines(captions: Sequence[str] | str, width: int) -> str:
+    """One caption, or several, whose further lines are indented to tell them apart."""
+    if isinstance(captions, str):
+        return fill(captions, width)
+    return "\n".join(fill(caption, width, subsequent_indent="    ") for caption in captions)
 
 
 def _photo_grid(texts: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:
@@ -49,10 +57,14 @@ def _photo_grid(texts: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]
 
 
 def _show_photo(axis: Axes, path: Path, text: str) -> None:
-    image = open_rgb(path)
-    image.thumbnail((600, 600))  # all of them are in memory until the figure is drawn
-    axis.imshow(image)
+    axis.imshow(_small(path))
     axis.text(0, -0.04, text, transform=axis.transAxes, va="top", fontsize=12, linespacing=1.25)
+
+
+def _small(path: str | Path, size: int = 600) -> Image.Image:
+    image = open_rgb(path)
+    image.thumbnail((size, size))  # all photos of a figure are in memory until it is drawn
+    return image
 
 
 def caption_statistics(descriptions: Descriptions, top: int = 20) -> Figure:
@@ -81,7 +93,7 @@ def neighbours(
     for row, query in zip(axes, queries, strict=True):
         similarity = unit @ unit[query]
         for axis, index in zip(row, np.argsort(-similarity), strict=False):
-            axis.imshow(open_rgb(Path(folder, names[index])))
+            axis.imshow(_small(Path(folder, names[index]), 300))
             axis.set_title("query" if index == query else f"{similarity[index]:.2f}", fontsize=12)
             axis.axis("off")
     return _tidy(figure)
@@ -198,8 +210,7 @@ def attention(photo: str | Path, caption: Caption, grid: tuple[int, int], column
         grid: rows and columns of the positions, as `Engine.grid` gives them.
     """
     words, weights = [word for word, _ in caption.words], caption.attention.reshape(-1, *grid)
-    image = open_rgb(photo)
-    image.thumbnail((360, 360))
+    image = _small(photo, 360)
     rows = -(-(len(words) + 1) // columns)
     height = 2.6 * image.height / image.width + 0.3
     figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, height * rows), squeeze=False)
@@ -284,7 +295,7 @@ def gallery(
     if len(order) < 3:
         groups, each = {"all": order}, len(order)
     chosen = [(title, index, scores.images[index]) for title, indices in groups.items() for index in indices]
-    texts = [f"{fill(candidates[name], 34)}\n{fill(f'human: {references[name][0]}', 34)}" for *_, name in chosen]
+    texts = [_lines([candidates[name], f"human: {references[name][0]}"], 34) for *_, name in chosen]
     figure, axes = _photo_grid(texts, each)
     for axis, text, (title, index, name) in zip(axes, texts, chosen, strict=True):
         _show_photo(axis, Path(folder, name), text)
@@ -340,7 +351,7 @@ def predicted_words(photo: str | Path, likely: Mapping[str, float]) -> Figure:
 
 def _words_beside(photo: str | Path, words: Sequence[str], probabilities: Sequence[float], label: str) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.3))
-    left.imshow(open_rgb(photo))
+    left.imshow(_small(photo))
     left.axis("off")
     positions = np.arange(len(words))
     right.barh(positions, probabilities, color=BLUE)
