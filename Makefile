@@ -53,8 +53,7 @@ web: $(VENV)/web
 streamlit: PORT ?= 8501
 streamlit: $(VENV)/web
 	@echo "Captions at http://127.0.0.1:$(PORT)"
-	@$(BIN)/streamlit run streamlit_app.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true \
-		--browser.gatherUsageStats false --logger.level warning
+	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
 
 $(VENV)/web: $(VENV)/runtime requirements-web.txt
 	$(BIN)/pip install --quiet --requirement requirements-web.txt

@@ -9,6 +9,7 @@ from PIL import Image
 from caption_generator.captioner import Captioner
 from caption_generator.common.errors import CaptionError
 from caption_generator.images import load_pixels, open_rgb
+from caption_generator.search import Caption
 from webapp.heat_maps import heat_map
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -18,6 +19,13 @@ EXAMPLES = Path(__file__).parent / "examples"
 def captioner() -> Captioner:
     """The captioner that ships, once for all visitors."""
     return Captioner.load(beam=5)
+
+
+@st.cache_data(show_spinner="Looking …", max_entries=32)
+def captions(data: bytes) -> list[Caption]:
+    """The captions of a photo, kept while its visitor goes from word to word."""
+    pixels = load_pixels(io.BytesIO(data), captioner().engine.input_size)
+    return list(captioner().caption_pixels(pixels[None])[0])
 
 
 def show(name: str, data: bytes) -> None:
@@ -46,7 +54,7 @@ def show(name: str, data: bytes) -> None:
             heat = heat_map(best.attention[chosen], captioner().engine.grid, photo.size)
             heat = heat.resize(photo.size, Image.Resampling.BICUBIC)
             photo = Image.alpha_composite(photo.convert("RGBA"), heat)
-        st.image(photo, caption=name)
+        st.image(photo, caption=name, width="stretch")
 
 
 st.set_page_config("Image caption generator", "📷", layout="wide")

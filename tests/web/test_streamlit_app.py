@@ -18,9 +18,11 @@ APP = Path(__file__).parents[2] / "streamlit_app.py"
 def app(colour_captioner, monkeypatch):
     from caption_generator.captioner import Captioner
 
+    streamlit.cache_data.clear()
     streamlit.cache_resource.clear()
     monkeypatch.setattr(Captioner, "load", lambda beam: colour_captioner)
     yield AppTest.from_file(str(APP), default_timeout=30).run()
+    streamlit.cache_data.clear()
     streamlit.cache_resource.clear()
 
 
