@@ -58,6 +58,7 @@ class PhotoFiles:
     """All picture files of a folder, or the files that a glob matches."""
 
     def __init__(self, spark: SparkSession, path: str):
+        self._spark = spark
         self.complete, self.partition = True, PARTITION
         reader = _binary_files(spark).option("recursiveFileLookup", True)
         if not any(letter in path for letter in "*?[{"):  # the user chooses files by a glob, as in the script
@@ -66,7 +67,18 @@ class PhotoFiles:
 
     def listing(self) -> DataFrame:
         """As `Source.listing`."""
-        return _list(self._files)
+        listed = _list(self._files)
+        names = self._files._jdf.inputFiles()
+        if len(names) == listed.count():
+            return listed
+        # Spark leaves empty files out. They are photos that cannot be read.
+        java = self._spark._jvm
+        sequence = java.scala.collection.immutable.ArraySeq.unsafeWrapArray(names)
+        every = self._spark._jsparkSession.createDataset(sequence, java.org.apache.spark.sql.Encoders.STRING())
+        every = DataFrame(every, self._spark).withColumnRenamed("value", "key")
+        path = F.url_decode(F.regexp_replace(F.regexp_replace("key", "^file:///", "file:/"), r"\+", "%2B"))
+        missing = every.withColumn("path", path).join(listed.select("path"), "path", "left_anti")
+        return listed.unionByName(missing.withColumn("modified", _no_date()))
 
     def read(self, wanted: DataFrame, rule: Column | None = None) -> DataFrame:
         """As `Source.read`."""
@@ -98,7 +110,7 @@ class PathTable:
         wanted = wanted.join(F.broadcast(self._folders), "folder")
         wanted = wanted.select(F.concat_ws("/", "qualified", "name").alias("path")).distinct()
         if self._files is None:
-            return wanted.select("path", F.lit(None).cast("timestamp").alias("modified"), F.col("path").alias("key"))
+            return wanted.select("path", _no_date().alias("modified"), F.col("path").alias("key"))
         return wanted.join(_list(self._files), "path", "left")
 
     def read(self, wanted: DataFrame, rule: Column | None = None) -> DataFrame:
@@ -115,7 +127,7 @@ class PackedPhotos:
         self.complete, self.partition = True, PACKED_PARTITION
         self._photos = _parquet(spark, path)
         if "modified" not in self._photos.columns:
-            self._photos = self._photos.withColumn("modified", F.lit(None).cast("timestamp"))
+            self._photos = self._photos.withColumn("modified", _no_date())
 
     def listing(self) -> DataFrame:
         """As `Source.listing`."""
@@ -177,6 +189,10 @@ def _load(reader, paths: list[str]) -> DataFrame:
         return reader.load(paths)
     except AnalysisException as error:
         raise CaptionError(f"{paths[0]} cannot be listed ({first_line(error)}): check the name.") from error
+
+
+def _no_date() -> Column:
+    return F.lit(None).cast("timestamp")
 
 
 def _list(files: DataFrame) -> DataFrame:

@@ -27,7 +27,7 @@ FILE_SIZE = 256 * 2**20  # bytes of a Parquet file, or a little less
 ROW_GROUP = 16 * 2**20
 BEAT = 5  # seconds between two writes of the lock
 DEAD = 6 * BEAT  # a lock that is older has no run any more
-UNREADABLE = "it is gone, may not be read, or has more than 128 MB"
+UNREADABLE = "it is empty or gone, may not be read, or has more than 128 MB"
 
 
 class Table:
