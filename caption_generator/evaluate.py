@@ -1,16 +1,19 @@
 """Step 5b: how good the captions are, by the measures that the field reports.
 
 Candidates and raw references are tokenized as by the Penn Treebank and scored by `pycocoevalcap`, the code of the COCO
-caption challenge. Its tokenizer and METEOR are Java programs; without Java the tokens come from a regular expression
-here, METEOR is left out, and the result says so.
+caption challenge. Its tokenizer and METEOR are Java programs; where Java is missing or fails, the tokens come from a
+regular expression here, METEOR is left out, and the result says so.
 """
 
+import contextlib
 import re
 import shutil
 import subprocess
+import threading
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +23,7 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, PTBTokenizer
 
-from caption_generator.captions import Descriptions
+from caption_generator.captions import JOINERS, MARKS, Descriptions, spell_out
 from caption_generator.common.console import native_stderr_silenced
 from caption_generator.common.errors import CaptionError
 
@@ -31,6 +34,11 @@ _FUNCTION = (
     "its their that this there it he she they who which be being has have some other another"
 )
 FUNCTION_WORDS = frozenset(_FUNCTION.split())
+LETTER = rf"[\w{MARKS}{JOINERS}]"
+# At the end of each image's captions, with its number: what comes back there tells whether a line was lost or added,
+# and the umlaut whether Java took the text for another encoding.
+LAST_LINE = "letztezeilefürbild"
+SECONDS = (120, 0.5)  # that METEOR may take: to start, and for an image
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,15 @@ class Scores:
         by_image: measure to the score of each image, in the order of `images`. Corpus BLEU and CIDEr compare with the
             whole set, so the mean of these is not the corpus score of BLEU.
         images: the images' names.
-        tokenizer: "PTB", or "regular expression (no Java)".
+        tokenizer: "PTB", or "regular expression (no Java)", or the like.
+        left_out: the measures that could not be computed, each with why.
     """
 
     corpus: dict[str, float]
     by_image: dict[str, np.ndarray]
     images: list[str]
     tokenizer: str
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +68,10 @@ def has_java() -> bool:
     if shutil.which("java") is None:
         return False
     # Where Java is not installed, macOS has a `java` that only says so.
-    return subprocess.run(["java", "-version"], capture_output=True, check=False).returncode == 0
+    try:
+        return subprocess.run(["java", "-version"], capture_output=True, check=False, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def score(candidates: Mapping[str, str], references: Descriptions) -> Scores:
@@ -69,7 +82,7 @@ def score(candidates: Mapping[str, str], references: Descriptions) -> Scores:
         references: image name to raw captions, as their authors wrote them.
 
     Raises:
-        CaptionError: an image has no references, or there is no image.
+        CaptionError: an image has no references, there is no image, or the tokenizer lost count of the lines.
     """
     images = list(candidates)
     missing = [name for name in images if not references.get(name)]
@@ -78,20 +91,24 @@ def score(candidates: Mapping[str, str], references: Descriptions) -> Scores:
             f"{len(missing)} of {len(images)} captions have no references, {(missing or ['none'])[0]} first: "
             "score only images that have human captions."
         )
-    tokenize, label = (_ptb, "PTB") if has_java() else (_plain, "regular expression (no Java)")
-    truth = tokenize({name: list(references[name]) for name in images})
-    found = tokenize({name: [candidates[name]] for name in images})
-
+    truth, found, label = _tokenize(
+        {name: list(references[name]) for name in images}, {name: [candidates[name]] for name in images}
+    )
     corpus: dict[str, float] = {}
     by_image: dict[str, np.ndarray] = {}
+    left_out: dict[str, str] = {}
     for names, scorer, options in _scorers():
-        total, each = scorer.compute_score(truth, found, **options)
+        try:
+            total, each = scorer(truth, found, **options)
+        except _JavaFailed as error:
+            left_out |= dict.fromkeys(names, str(error))
+            continue
         if len(names) == 1:
             total, each = [total], [each]
         for name, value, values in zip(names, total, each, strict=True):
             corpus[name] = 100 * float(value)
             by_image[name] = 100 * np.asarray(values, dtype=float)
-    return Scores(corpus, by_image, images, label)
+    return Scores(corpus, by_image, images, label, left_out)
 
 
 @dataclass(frozen=True)
@@ -164,29 +181,120 @@ def find_mistakes(candidate: str, references: Sequence[str]) -> Mistakes:
     )
 
 
-def _scorers() -> list[tuple[list[str], object, dict]]:
-    scorers = [
-        ([f"BLEU-{n}" for n in (1, 2, 3, 4)], Bleu(4), {"verbose": 0}),
-        (["ROUGE-L"], Rouge(), {}),
-        (["CIDEr"], Cider(), {}),
+class _JavaFailed(Exception):
+    """Why a Java program gave no result, in words."""
+
+
+def _scorers() -> list[tuple[list[str], Callable, dict]]:
+    return [
+        ([f"BLEU-{n}" for n in (1, 2, 3, 4)], Bleu(4).compute_score, {"verbose": 0}),
+        (["METEOR"], _meteor, {}),
+        (["ROUGE-L"], Rouge().compute_score, {}),
+        (["CIDEr"], Cider().compute_score, {}),
     ]
-    if has_java():
-        scorers.insert(1, (["METEOR"], Meteor(), {}))
-    return scorers
+
+
+def _meteor(truth: Tokenized, found: Tokenized) -> tuple[float, list[float]]:
+    """METEOR of the set and of each image.
+
+    Raises:
+        _JavaFailed: there is no Java, it cannot have the 2 GB that METEOR asks for, or it does not answer.
+    """
+    if not has_java():
+        raise _JavaFailed("there is no Java")
+    try:
+        meteor = Meteor()
+    except OSError as error:
+        raise _JavaFailed(f"Java does not start ({error.strerror})") from error
+    process = meteor.meteor_p
+    watch = threading.Timer(SECONDS[0] + SECONDS[1] * len(found), process.kill)
+    watch.start()
+    try:
+        return meteor.compute_score(truth, found)
+    except (OSError, ValueError) as error:  # it is gone, or what it says is no number
+        process.kill()
+        said = " ".join(process.stderr.read().decode(errors="replace").split())
+        raise _JavaFailed(f"Java ran it without a result ({said[:200] or 'it said nothing'})") from error
+    finally:
+        watch.cancel()
+        process.kill()
+        # What it has not read yet cannot be written any more. Its destructor waits for the lock, which an error left.
+        for stream in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                stream.close()
+        if meteor.lock.locked():
+            meteor.lock.release()
+
+
+def _tokenize(truth: Tokenized, found: Tokenized) -> tuple[Tokenized, Tokenized, str]:
+    """Both in tokens, by the same tokenizer, and its name.
+
+    Raises:
+        CaptionError: as many lines as went in did not come back.
+    """
+    truth, found = (
+        {name: [spell_out(text) for text in group] for name, group in captions.items()} for captions in (truth, found)
+    )
+    label = "PTB"
+    try:
+        if not has_java():
+            raise _JavaFailed("no Java")
+        tokenized = [_ptb(captions) for captions in (truth, found)]
+    except _JavaFailed as error:
+        label = f"regular expression ({error})"
+        tokenized = [_plain(captions) for captions in (truth, found)]
+    truth, found = (
+        {name: [_without_signs(text) for text in group] for name, group in captions.items()} for captions in tokenized
+    )
+    return truth, found, label
+
+
+def _without_signs(tokens: str) -> str:
+    """Tokens without the punctuation of other scripts, which the list of the Penn Treebank lacks."""
+    if tokens.isascii():
+        return tokens
+    return " ".join(token for token in tokens.split() if not all(map(_is_foreign_sign, token)))
+
+
+def _is_foreign_sign(char: str) -> bool:
+    return not char.isascii() and unicodedata.category(char).startswith("P")
 
 
 def _ptb(captions: Tokenized) -> Tokenized:
-    with native_stderr_silenced():  # it reports its speed
-        return PTBTokenizer().tokenize(
-            {name: [{"caption": text} for text in group] for name, group in captions.items()}
-        )
+    """Tokens as by the Penn Treebank.
+
+    Raises:
+        _JavaFailed: nothing came back.
+        CaptionError: as many lines as went in did not come back, so that captions would belong to other images.
+    """
+    lines = {
+        name: [*({"caption": text} for text in group), {"caption": f"{LAST_LINE}{number}"}]
+        for number, (name, group) in enumerate(captions.items())
+    }
+    try:
+        with native_stderr_silenced():  # it reports its speed
+            tokenized = PTBTokenizer().tokenize(lines)
+    except OSError as error:  # its folder may be one that cannot be written to
+        raise _JavaFailed(f"the Penn Treebank's does not run, {error.strerror}") from error
+    if lines and not any(text for group in tokenized.values() for text in group):
+        raise _JavaFailed("Java does not run the Penn Treebank's")
+    for number, (name, group) in enumerate(captions.items()):
+        *texts, last = tokenized.get(name, [""])
+        if last != f"{LAST_LINE}{number}" or len(texts) != len(group):
+            raise CaptionError(
+                f"the tokenizer returned other lines than it got, from {name} on: look for unusual characters in the "
+                "captions of that image and of the one before, for scores would compare the wrong ones."
+            )
+        tokenized[name] = texts
+    return tokenized
 
 
 def _plain(captions: Tokenized) -> Tokenized:
     """As near to the Penn Treebank's tokens as one line gets: clitics apart, its punctuation gone."""
+    word = rf"{LETTER}+(?:-{LETTER}+)"
+    pattern = re.compile(rf"n't|'{LETTER}+|{word}*?(?=n't)|{word}*|[^\w\s\"]")
 
     def tokens(text: str) -> str:
-        found = re.findall(r"n't|'\w+|\w+(?:-\w+)*?(?=n't)|\w+(?:-\w+)*|[^\w\s\"]", text.lower())
-        return " ".join(token for token in found if token not in PUNCTUATIONS)
+        return " ".join(token for token in pattern.findall(text.lower()) if token not in PUNCTUATIONS)
 
     return {name: [tokens(text) for text in group] for name, group in captions.items()}

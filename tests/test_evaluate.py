@@ -1,10 +1,16 @@
 """Tests of caption_generator.evaluate."""
 
+# ruff: noqa: RUF001 - captions of other languages have letters that look like English ones
+
+import gc
+import os
+import shutil
+
 import numpy as np
 import pytest
 
 from caption_generator import evaluate
-from caption_generator.captions import read_captions
+from caption_generator.captions import clean_caption, read_captions
 from caption_generator.common.errors import CaptionError
 from caption_generator.evaluate import has_java, score
 
@@ -103,6 +109,142 @@ def test_plain_tokens_of_real_captions_are_nearly_always_the_penn_treebanks(shar
     assert len(pairs) >= 800
     different = [pair for pair in pairs if pair[0] != pair[1]]
     assert len(different) <= 0.005 * len(pairs), different
+
+
+@pytest.mark.parametrize("java", [False, pytest.param(True, marks=needs_java)])
+def test_a_character_that_ends_lines_moves_no_reference_to_another_photo(monkeypatch, java):
+    monkeypatch.setattr(evaluate, "has_java", lambda: java)
+    monkeypatch.setattr(evaluate, "_meteor", lambda _, found: (0.0, [0.0] * len(found)))  # it takes long
+    odd = ["\u2028", "\u2029", "\x0b", "\x0c", "\r", "\x85", "\n", "\x1c", "\r\n", "\x00", "\ud800", "\ufeff"]
+    references = {
+        str(n): [f"A {sign}brown dog{sign} runs {n} .{sign}", f"{sign}It plays ."] for n, sign in enumerate(odd)
+    }
+    scores = score({str(n): f"a brown dog runs {n}" for n in range(len(odd))}, references)
+    assert scores.by_image["ROUGE-L"] == pytest.approx([100] * len(odd), abs=1e-3)
+    assert scores.corpus["BLEU-4"] == pytest.approx(100, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda lines: lines[1:], lambda lines: ["one more", *lines], lambda lines: lines[:-1]]
+)
+def test_a_tokenizer_that_loses_count_gives_no_score(monkeypatch, change):
+    def tokenize(_, captions):
+        lines = change([entry["caption"] for group in captions.values() for entry in group])
+        owners = [name for name, group in captions.items() for _ in group]
+        found = {}
+        for name, line in zip(owners, lines, strict=False):
+            found.setdefault(name, []).append(line)
+        return found
+
+    monkeypatch.setattr(evaluate, "has_java", lambda: True)
+    monkeypatch.setattr(evaluate.PTBTokenizer, "tokenize", tokenize)
+    with pytest.raises(CaptionError, match=r"other lines than it got, from (dog|bird)\.jpg on"):
+        score(PERFECT, REFERENCES)
+
+
+LANGUAGES = {
+    "Hindi": "एक कुत्ता घास पर बैठे हैं ।",
+    "German, decomposed": "Ein Ma\u0308dchen la\u0308uft u\u0308ber die Straße .",
+    "French": "Un chien court sur l'herbe, qu’il n'a pas vue aujourd'hui .",
+    "Italian": "L'uomo guarda l'acqua dell'isola .",
+    "Spanish": "¿Qué hace el niño? ¡Corre por el agua!",
+    "Ukrainian": "Дев'ять собак біжать по траві .",
+    "Persian": "سگ در آب می\u200cدود، تند .",
+    "Hebrew": "כלב רץ בבית־ספר של צה״ל .",
+    "Turkish": "İstanbul'da bir köpek koşuyor .",
+    "Chinese, in words": "两 只 狗 在 水里 奔跑 。",
+    "Vietnamese": "một con chó đang chạy trên cỏ .",
+    "Korean": "고양이가 의자에서 잔다 .",
+    "Tamil": "ஒரு நாய் புல் மீது ஓடுகிறது .",
+}
+
+
+@pytest.mark.parametrize("java", [False, pytest.param(True, marks=needs_java)])
+def test_a_perfect_caption_scores_a_hundred_in_any_language_with_spaces(monkeypatch, java):
+    monkeypatch.setattr(evaluate, "has_java", lambda: java)
+    monkeypatch.setattr(evaluate, "_meteor", lambda _, found: (0.0, [0.0] * len(found)))  # it takes long
+    references = {name: [text, "x y z"] for name, text in LANGUAGES.items()}
+    scores = score({name: clean_caption(text) for name, text in LANGUAGES.items()}, references)
+    rouge = dict(zip(scores.images, scores.by_image["ROUGE-L"], strict=True))
+    assert rouge == pytest.approx(dict.fromkeys(LANGUAGES, 100), abs=1e-3)
+    bleu = dict(zip(scores.images, scores.by_image["BLEU-1"], strict=True))
+    assert bleu == pytest.approx(dict.fromkeys(LANGUAGES, 100), abs=1e-3)
+
+
+REAL = shutil.which("java")
+JAVAS = {  # what `java` does, and what then is known
+    "cannot have 2 GB": (
+        f'case "$*" in *Xmx2G*) echo "Could not reserve enough space for 2097152KB object heap"; '
+        f'echo "Could not reserve enough space for the heap" >&2; exit 1;; esac\nexec {REAL} "$@"',
+        "PTB",
+        "Could not reserve enough space",
+    ),
+    "only answers -version": (
+        "exit 0",
+        "regular expression (Java does not run the Penn Treebank's)",
+        "it said nothing",
+    ),
+    "fails at all but -version": (
+        '[ "$1" = -version ] && exit 0\necho "Unable to access jarfile" >&2; exit 1',
+        "regular expression (Java does not run the Penn Treebank's)",
+        "Unable to access jarfile",
+    ),
+    "says no numbers": (
+        'case "$*" in *Xmx2G*) while read -r line; do echo "no number"; done;; esac',
+        "regular expression (Java does not run the Penn Treebank's)",
+        "without a result",
+    ),
+    "fails": ("exit 1", "regular expression (no Java)", "there is no Java"),
+}
+
+
+@pytest.mark.parametrize("what", JAVAS)
+@pytest.mark.filterwarnings("error")
+def test_where_java_fails_meteor_is_left_out_by_name_and_the_rest_is_given(tmp_path, monkeypatch, capfd, what):
+    script, tokenizer, reason = JAVAS[what]
+    if REAL is None and tokenizer == "PTB":
+        pytest.skip("there is no Java to be wrapped")
+    (tmp_path / "java").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    has_java.cache_clear()
+    try:
+        scores = score(PERFECT, REFERENCES)
+        gc.collect()  # the wrapper's destructor must neither wait nor complain
+    finally:
+        has_java.cache_clear()
+    assert list(scores.corpus) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
+    assert scores.corpus["BLEU-4"] == pytest.approx(100, abs=1e-3)
+    assert scores.tokenizer == tokenizer
+    assert list(scores.left_out) == ["METEOR"] and reason in scores.left_out["METEOR"]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_java_that_never_answers_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "java").write_text(
+        '#!/bin/sh\n[ "$1" = -version ] && exit 0\n[ "$1" = -cp ] && exit 0\nexec sleep 100\n'
+    )
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(evaluate, "SECONDS", (0.5, 0))
+    has_java.cache_clear()
+    try:
+        scores = score(PERFECT, REFERENCES)
+    finally:
+        has_java.cache_clear()
+    assert "METEOR" in scores.left_out and "CIDEr" in scores.corpus
+
+
+def test_a_package_folder_that_cannot_be_written_to_costs_the_penn_treebank_alone(monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(evaluate.PTBTokenizer, "tokenize", refuse)
+    monkeypatch.setattr(evaluate, "has_java", lambda: True)
+    monkeypatch.setattr(evaluate, "_meteor", lambda _, found: (0.0, [0.0] * len(found)))
+    scores = score(PERFECT, REFERENCES)
+    assert scores.tokenizer == "regular expression (the Penn Treebank's does not run, Permission denied)"
+    assert scores.left_out == {} and "METEOR" in scores.corpus
 
 
 @pytest.mark.parametrize(
