@@ -1,0 +1,159 @@
+"""LiteRT beside TensorFlow for the model that ships: `python -m benchmarks.engines`.
+
+Both caption the same drawn photos with the same model: with TensorFlow from the checkpoint alone, with LiteRT from its
+export. The script is started anew for each figure, in turn, and the median counts; so does importing TensorFlow, for
+comparison. "One photo" is after loading, from its file, on one core. "Packages" is what requirements.txt and
+requirements-caption.txt install here.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from benchmarks.drawn import draw_photos
+from benchmarks.tasks import median_seconds
+from caption_generator.captioner import Captioner
+from caption_generator.common.console import progress
+from caption_generator.inference.exported import export_path, find_export
+from caption_generator.workspace import BUNDLED_MODEL, ROOT
+
+REQUIREMENTS = {"TensorFlow": "requirements.txt", "LiteRT": "requirements-caption.txt"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=1000, help="in the folder (default: 1000)")
+    parser.add_argument("--runs", type=int, default=3, help="of each figure (default: 3)")
+    parser.add_argument("--one-photo", nargs=2, type=Path, metavar=("MODEL", "PHOTO"), help="one figure, here: seconds")
+    options = parser.parse_args()
+    if options.one_photo:
+        print(one_photo(*options.one_photo))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        print(table(Path(name), options.photos, options.runs))
+
+
+def table(folder: Path, count: int, runs: int) -> str:
+    """Measure everything; Markdown."""
+    models = copy_models(folder)
+    (folder / "photos").mkdir()
+    photos = draw_photos(folder / "photos", count)
+    script = ROOT / "testing_caption_generator.py"
+    works: dict[tuple[str, str], Callable[[], tuple[float, float]]] = {
+        ("import", "TensorFlow"): lambda: run("-c", "import tensorflow")
+    }
+    for engine, model in models.items():
+        works |= {
+            ("cold", engine): lambda model=model: run(script, "--model", model, "-i", photos[0]),
+            ("photo", engine): lambda model=model: run("-m", "benchmarks.engines", "--one-photo", model, photos[0]),
+            ("folder", engine): lambda model=model: run(script, "--model", model, "-i", folder / "photos"),
+        }
+    found = {work: [] for work in works}
+    for work in progress([*works] * runs, unit="process"):
+        found[work].append(works[work]())
+
+    def row(label: str, unit: str, value: Callable[[str], float]) -> str:
+        tensorflow, litert = map(value, models)
+        return f"| {label} | {tensorflow:,.3g} {unit} | {litert:,.3g} {unit} | {tensorflow / litert:.3g} |"
+
+    def median(work: str, part: int, scale: float = 1) -> Callable[[str], float]:
+        return lambda engine: scale * statistics.median(result[part] for result in found[work, engine])
+
+    imported = median("import", 0)("TensorFlow")
+    return "\n".join(
+        [
+            "| | TensorFlow | LiteRT | ratio |\n|---|---|---|---|",
+            row("script, one photo, cold", "s", median("cold", 0)),
+            row(f"... over importing TensorFlow, {imported:.3g} s", "", lambda e: median("cold", 0)(e) / imported),
+            row("one photo after loading, one core", "ms", median("photo", 0, 1000)),
+            row(f"script, {count:,} photos", "s", median("folder", 0)),
+            row("peak memory of that", "MB", median("folder", 1, 1e-6)),
+            row("packages", "MB", lambda engine: packages_size(ROOT / REQUIREMENTS[engine]) / 1e6),
+        ]
+    )
+
+
+def copy_models(folder: Path) -> dict[str, Path]:
+    """The checkpoint that ships in two folders, in one of them with its export."""
+    models = {engine: folder / engine / BUNDLED_MODEL.name for engine in REQUIREMENTS}
+    for model in models.values():
+        model.parent.mkdir()
+        shutil.copy(BUNDLED_MODEL, model)
+    if exported := find_export(BUNDLED_MODEL):
+        shutil.copy(exported, export_path(models["LiteRT"]))
+    else:
+        subprocess.run(
+            [sys.executable, "-m", "caption_generator.inference.export", models["LiteRT"]], cwd=ROOT, check=True
+        )
+    return models
+
+
+def run(*arguments: str | Path) -> tuple[float, float]:
+    """Run Python: the number that it prints last, else its seconds; and its peak memory in bytes."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            sys.exit(f"{' '.join(map(str, arguments))} failed")
+        out.seek(0)
+        printed = re.fullmatch(r"(\d+\.\d+(?:e-\d+)?)\n", out.read())
+    return float(printed[1]) if printed else seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def one_photo(model: Path, photo: Path) -> float:
+    """Seconds for a photo after loading, on one core."""
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    captioner = Captioner.load(model)
+    return median_seconds(lambda: list(captioner.caption_files([photo])), 30)
+
+
+def packages_size(requirements: Path) -> int:
+    """Bytes of the installed packages of a requirements file, with those that they need."""
+    waiting, found = read_requirements(requirements), {}
+    while waiting:
+        requirement = waiting.pop()
+        extras = requirement.extras or {""}
+        if not any(requirement.marker is None or requirement.marker.evaluate({"extra": e}) for e in ("", *extras)):
+            continue
+        name = requirement.name.lower()
+        if (name, *sorted(extras)) in found:
+            continue
+        package = distribution(name)
+        files = [file.locate() for file in package.files or ()]
+        found[name, *sorted(extras)] = {file: Path(file).stat().st_size for file in files if Path(file).is_file()}
+        for line in package.requires or ():
+            inner = Requirement(line)
+            if inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in extras):
+                inner.marker = None
+                waiting.append(inner)
+    return sum({file: size for files in found.values() for file, size in files.items()}.values())
+
+
+def read_requirements(path: Path) -> list[Requirement]:
+    """The requirements of a file, with those of the files that it names."""
+    requirements: list[Requirement] = []
+    for line in path.read_text().splitlines():
+        if line.startswith("--requirement "):
+            requirements += read_requirements(path.parent / line.split()[1])
+        elif line and not line.startswith("#"):
+            requirements.append(Requirement(line))
+    return requirements
+
+
+if __name__ == "__main__":
+    main()
