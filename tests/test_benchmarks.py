@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import pytest
 from PIL import Image
 
 from benchmarks import tasks
@@ -45,9 +44,7 @@ def test_a_table_says_how_many_times_faster():
 
 
 def test_every_row_has_its_tasks():
-    for row in ROWS:
-        assert callable(getattr(tasks, row.slow))
-        assert callable(getattr(tasks, row.fast))
+    assert {task for row in ROWS for task in (row.slow, row.fast)} <= vars(tasks).keys()
 
 
 def test_the_ancestors_are_timed_with_tensorflow_as_it_comes():
@@ -56,11 +53,6 @@ def test_the_ancestors_are_timed_with_tensorflow_as_it_comes():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     assert done.stdout == "None\n"
-
-
-@pytest.mark.parametrize("task", ["ancestors_epoch", "project_epoch"])
-def test_an_epoch_is_timed_on_a_part_of_it(task):
-    assert getattr(tasks, task)(images=2) > 0
 
 
 def test_growth_measures_time_and_memory_at_each_size(tmp_path):

@@ -13,12 +13,12 @@ from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.images import load_pixels
+from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
-from caption_generator.search import BeamSearch, Caption
-from caption_generator.tokenizer import SPECIAL_TOKENS, START, Tokenizer
-
-WORDS = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
+from caption_generator.search import BeamSearch
+from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tests.helpers import WORDS, draw_weights
 
 
 @pytest.fixture(scope="module", params=DECODERS)
@@ -36,7 +36,7 @@ def model(request, tmp_path_factory) -> Path:
             if isinstance(layer, keras.layers.DepthwiseConv2D):
                 layer.set_weights([random.normal(0, 0.6, layer.kernel.shape)])
         decoder = build_decoder(DecoderSpec(request.param, 256, len(WORDS), units=8, embedding_size=8, hidden=8))
-        decoder.model.set_weights([random.normal(0, 0.5, w.shape) for w in decoder.model.get_weights()])
+        draw_weights(decoder, 0.5)
         for layer in decoder.model.layers:
             if layer.name in ("image_dense", "keys", "values", "first_h", "first_c"):
                 layer.kernel.assign(1000 * layer.kernel)  # features of random networks are tiny
@@ -78,42 +78,40 @@ def test_a_batch_without_a_single_good_file_is_no_trouble(captioner, tmp_path):
 
 def test_pixels_files_and_features_give_the_same_captions(captioner, workspace):
     paths = [workspace.images / name for name in workspace.image_names()]
-    pixels = np.stack([load_pixels(path, captioner.encoder.row.input_size) for path in paths])
+    pixels = np.stack([load_pixels(path, captioner.engine.input_size) for path in paths])
     from_pixels = captioner.caption_pixels(pixels)
     from_floats = captioner.caption_pixels(pixels.astype(np.float32))
     from_files = [result.captions for result in captioner.caption_files(paths)]
-    features = captioner.encoder.model.predict_on_batch(pixels)
-    from_features = BeamSearch(captioner.checkpoint.decoder, captioner.checkpoint.tokenizer, 2)(features)
+    features = captioner.engine.encoder.model.predict_on_batch(pixels)
+    from_features = BeamSearch(captioner.engine.decoder, captioner.engine.tokenizer, 2)(features)
     for other in (from_floats, from_files, from_features):
         assert [[c.text for c in captions] for captions in other] == [[c.text for c in cs] for cs in from_pixels]
 
 
-def test_where_it_looked_is_one_map_for_each_word_and_the_end(captioner, workspace):
-    photo = workspace.images / workspace.image_names()[0]
-    caption = Caption("w00 w07 w03", 1.0, ())
-    name = captioner.checkpoint.decoder.spec.name
-    if DECODERS[name].pooling == "avg":
-        with pytest.raises(CaptionError, match=f"the decoder {name} does not look"):
-            captioner.attention(photo, caption)
-        return
-    looked = captioner.attention(photo, caption)
-    features = captioner.encoder.model.predict_on_batch(load_pixels(photo, captioner.encoder.row.input_size)[None])
-    places = captioner.checkpoint.decoder.attention([features, np.array([[START, 4, 11, 7]])])[0]
-    np.testing.assert_allclose(looked, np.reshape(places, (4, 2, 2)), atol=1e-6)
-    np.testing.assert_allclose(looked.sum(axis=(1, 2)), 1, rtol=1e-5)
-    assert np.ptp(looked, axis=0).max() > 1e-4  # not the same for every word
-    with pytest.raises(CaptionError, match=r"none\.jpg does not exist"):
-        captioner.attention(workspace.images / "none.jpg", caption)
+def test_the_engine_says_how_the_positions_of_attention_weights_lie(captioner, workspace):
+    [result] = captioner.caption_files([workspace.images / workspace.image_names()[0]])
+    for caption in result.captions:
+        if captioner.engine.decoder.spec.name != "attention":
+            assert captioner.engine.grid is None and caption.attention is None
+        else:
+            assert captioner.engine.grid == (2, 2)
+            assert caption.attention.shape == (len(caption.words), 4)
+
+
+def with_knowledge(captioner: Captioner, **knowledge) -> Captioner:
+    """The same model, with a word detector or an out-of-distribution score."""
+    checkpoint = replace(captioner.engine.checkpoint, **knowledge)
+    return Captioner(KerasEngine(checkpoint, captioner.engine.encoder), captioner.search.beam)
 
 
 def test_scores_are_multiplied_by_the_familiarity_of_their_photo(captioner, workspace):
-    size = captioner.encoder.row.input_size
+    size = captioner.engine.input_size
     pixels = np.stack([load_pixels(workspace.images / name, size) for name in workspace.image_names()])
-    vectors = captioner.encoder.model.predict_on_batch(pixels).reshape(len(pixels), -1, 256).mean(axis=1)
+    vectors = captioner.engine.encode(pixels).reshape(len(pixels), -1, 256).mean(axis=1)
     first = vectors[0] / np.linalg.norm(vectors[0])
     cosines = vectors @ first / np.linalg.norm(vectors, axis=1)
     usual = Familiarity(first, lowest=float(cosines.min()), usual=1.0)
-    familiar = Captioner(replace(captioner.checkpoint, familiarity=usual), captioner.encoder, beam=2)
+    familiar = with_knowledge(captioner, familiarity=usual)
     factors = usual(vectors)
     assert factors[0] == pytest.approx(1, abs=1e-3)
     assert factors.min() == 0
@@ -124,23 +122,23 @@ def test_scores_are_multiplied_by_the_familiarity_of_their_photo(captioner, work
         assert [c.score for c in scaled] == pytest.approx([c.score * factor for c in plain], abs=1e-3)
 
 
-def test_captions_are_ranked_by_the_words_that_their_photo_calls_for(captioner, workspace):
-    size = captioner.encoder.row.input_size
+def test_captions_are_ranked_by_the_words_that_their_photo_predicts(captioner, workspace):
+    size, tokenizer = captioner.engine.input_size, captioner.engine.tokenizer
     pixels = np.stack([load_pixels(workspace.images / name, size) for name in workspace.image_names()])
-    tokenizer = captioner.checkpoint.tokenizer
     random = np.random.default_rng(0)
     shapes = ((256,), (len(tokenizer), 256), (len(tokenizer),))
-    detector = WordDetector(*(random.random(shape, np.float32) for shape in shapes), good=0.5)
-    ranking = Captioner(replace(captioner.checkpoint, detector=detector), captioner.encoder, beam=captioner.search.beam)
+    detector = WordDetector(*(random.random(shape, np.float32) for shape in shapes), threshold=0.5)
+    ranking = with_knowledge(captioner, detector=detector)
     found, ranked = captioner.caption_pixels(pixels), ranking.caption_pixels(pixels)
-    features = captioner.encode(pixels)
+    features = captioner.engine.encode(pixels)
     assert ranked == detector.rank(features, found, tokenizer)
-    assert [caption for captions in ranked for caption in captions] != [c for captions in found for c in captions]
+    assert ranked != found
 
     photo = workspace.images / workspace.image_names()[0]
-    assert ranking.called_for(photo, top=4) == detector.called_for(features[0], tokenizer, top=4)
-    with pytest.raises(CaptionError, match="has not learned which words"):
-        captioner.called_for(photo)
+    expected = detector.predicted_words(features[0], tokenizer, top=4)
+    assert ranking.predicted_words(photo, top=4) == pytest.approx(expected)
+    with pytest.raises(CaptionError, match="has no word detector"):
+        captioner.predicted_words(photo)
 
 
 def test_a_missing_model_is_named(tmp_path):
@@ -151,20 +149,20 @@ def test_a_missing_model_is_named(tmp_path):
 def test_the_note_is_silent_where_nothing_is_beside_the_model_or_the_same(captioner, model):
     beside = model.parent.parent / "tokenizer.p"
     beside.unlink(missing_ok=True)
-    assert vocabulary_note(captioner.checkpoint, model) == ""
+    assert vocabulary_note(captioner.engine.tokenizer, model) == ""
     Tokenizer(WORDS.words, 6).save(beside)
-    assert vocabulary_note(captioner.checkpoint, model) == ""
+    assert vocabulary_note(captioner.engine.tokenizer, model) == ""
 
 
 def test_the_note_says_that_tokenizer_p_is_of_another_model(captioner, model):
     Tokenizer([*SPECIAL_TOKENS, "dog"], 6).save(model.parent.parent / "tokenizer.p")
-    note = vocabulary_note(captioner.checkpoint, str(model))
+    note = vocabulary_note(captioner.engine.tokenizer, str(model))
     assert f"the vocabulary inside {model} (20 words) was used" in note
     assert "another model (5 words)" in note
 
 
 def test_the_note_says_that_tokenizer_p_cannot_be_read(captioner, model):
     (model.parent.parent / "tokenizer.p").write_bytes(b"torn")
-    note = vocabulary_note(captioner.checkpoint, model)
-    assert f"the vocabulary inside {model} was used, since" in note
+    note = vocabulary_note(captioner.engine.tokenizer, model)
+    assert f"the vocabulary inside {model} was used, because" in note
     assert "tokenizer.p is not a pickle of plain data" in note

@@ -12,9 +12,11 @@ from caption_generator.checkpoint import load_checkpoint
 from caption_generator.common.errors import CaptionError
 from caption_generator.compare import KINDS, Outcome
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+from caption_generator.train import TrainSettings
 from caption_generator.workspace import ROOT, Workspace
 
-SMALL = {"units": 8, "embedding_size": 8, "hidden": 8, "min_count": 1}
+SMALL = {"units": 8, "embedding_size": 8, "hidden": 8}
+EPOCH = TrainSettings(epochs=1, batch_size=64, cosine=True)
 
 
 @pytest.fixture
@@ -27,9 +29,13 @@ def small(workspace: Workspace, tmp_path, monkeypatch) -> Workspace:
         keras.utils.set_random_seed(0)
         return build_encoder(name, None, pooling)
 
-    monkeypatch.setattr(compare, "build_encoder", build)
+    monkeypatch.setattr(compare, "load_encoder", build)
     monkeypatch.setattr(evaluate, "has_java", lambda: False)  # which takes seconds to start
-    monkeypatch.setattr(compare, "KINDS", {kind: replace(system, **SMALL) for kind, system in KINDS.items()})
+    small = {
+        kind: replace(system, decoder=replace(system.decoder, **SMALL), min_count=1) for kind, system in KINDS.items()
+    }
+    monkeypatch.setattr(compare, "KINDS", small)
+    monkeypatch.setattr(compare, "SETTINGS", EPOCH)
     (workspace.texts / "glove.small.8d.txt").write_text("a 1 2 3 4 5 6 7 8\ndog 8 7 6 5 4 3 2 1\n")
     return Workspace(workspace.inputs, tmp_path / "outputs")
 
@@ -45,8 +51,7 @@ def test_every_run_is_trained_scored_and_not_trained_again(small, monkeypatch):
     """Three kinds: one of each pooling, and one with word vectors. test_systems.py has the others."""
     trained = []
     real = compare.train_decoder
-    monkeypatch.setattr(compare, "train_decoder", lambda *args, **kw: trained.append(args[5].kind) or real(*args, **kw))
-    monkeypatch.setattr(compare, "EPOCHS", 1)
+    monkeypatch.setattr(compare, "train_decoder", lambda *args, **kw: trained.append(args[4].kind) or real(*args, **kw))
     wanted = [("gru", 0), ("gru", 1), ("glove-merge", 0), ("attention", 0)]
     compare.run(small, ["tiny"], ["gru"], [0, 1])
     outcomes = compare.run(small, ["tiny"], ["glove-merge", "gru", "attention"], [0])
@@ -62,7 +67,6 @@ def test_every_run_is_trained_scored_and_not_trained_again(small, monkeypatch):
         assert checkpoint.training["seed"] == run.seed
         assert run.captions.keys() == dev.keys()
         assert 0 <= run.scores["BLEU-4"] <= 100
-        assert run.seconds > 0
         assert bool(run.word_vectors) == KINDS[run.kind].pretrained
     assert len({run.val_loss for run in outcomes}) == len(outcomes)  # seeds and kinds differ
 
@@ -70,19 +74,18 @@ def test_every_run_is_trained_scored_and_not_trained_again(small, monkeypatch):
 def test_what_was_run_with_other_settings_is_run_again(small):
     features = compare.extract_all("tiny", "avg", small, small.image_names())
     data, gru = prepare(small), compare.KINDS["gru"]
-    first = compare.run_system(gru, features, data, small, epochs=1)
-    assert compare.run_system(gru, features, data, small, epochs=1) == first
-    for change in ({"epochs": 2}, {"epochs": 1, "batch_size": 3}):
-        other = compare.run_system(gru, features, data, small, **change)
+    first = compare.run_system(gru, features, data, small, EPOCH)
+    assert compare.run_system(gru, features, data, small, EPOCH) == first
+    for change in ({"epochs": 2}, {"batch_size": 3}):
+        other = compare.run_system(gru, features, data, small, replace(EPOCH, **change))
         assert other.settings != first.settings and other.val_loss != first.val_loss
     other_words = replace(data, dev={name: group[:1] for name, group in data.dev.items()})
-    assert compare.run_system(gru, features, other_words, small, epochs=1).settings != first.settings
-    wider = compare.run_system(replace(gru, units=9), features, data, small, epochs=1)
-    assert wider.parameters > first.parameters
+    assert compare.run_system(gru, features, other_words, small, EPOCH).settings != first.settings
+    wider = replace(gru, decoder=replace(gru.decoder, units=9))
+    assert compare.run_system(wider, features, data, small, EPOCH).parameters > first.parameters
 
 
 def test_the_command_prints_the_table_and_keeps_it(small, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "EPOCHS", 1)
     monkeypatch.setattr(compare, "find_workspace", lambda: small)
     monkeypatch.setattr("sys.argv", ["compare", "--encoders", "tiny", "--kinds", "merge", "gru", "--seeds", "0"])
     assert compare.main() == 0
@@ -123,9 +126,9 @@ def test_a_run_that_was_killed_after_its_training_is_not_trained_again(small, mo
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(compare, "score", kill)
-        compare.run_system(gru, features, data, small, epochs=1)
+        compare.run_system(gru, features, data, small, EPOCH)
     monkeypatch.setattr(compare, "train_decoder", kill)
-    finished = compare.run_system(gru, features, data, small, epochs=1)
+    finished = compare.run_system(gru, features, data, small, EPOCH)
     assert finished.scores.keys() == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"}
 
 

@@ -20,15 +20,16 @@ import pytest
 import tf_keras
 from tf_keras.preprocessing.text import Tokenizer as KerasTokenizer
 
-from caption_generator import checkpoint, legacy
+from caption_generator import checkpoint
 from caption_generator.captioner import Captioner
 from caption_generator.checkpoint import load_checkpoint, save_checkpoint
 from caption_generator.common.errors import CaptionError
-from caption_generator.decoders import frozen_step
 from caption_generator.encoders import ENCODERS, EncoderIdentity, EncoderRow, build_encoder
 from caption_generator.features import load_features, save_features
+from caption_generator.legacy import __main__ as command
+from caption_generator.legacy.features import read_features
 from caption_generator.legacy.merge_model import read_merge_model
-from caption_generator.legacy.pickles import read_features, read_tokenizer
+from caption_generator.legacy.pickles import Vocabulary, read_tokenizer
 from caption_generator.search import BeamSearch
 from caption_generator.tokenizer import SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 
@@ -316,8 +317,8 @@ def test_the_attacks_of_these_tests_work_on_plain_pickle(tmp_path):
         ("copyreg", "__newobj__"),
         ("builtins", "int.from_bytes"),
         ("builtins", "type"),
-        ("caption_generator.legacy", "_OldTokenizer"),
-        ("caption_generator.files", "CaptionError"),
+        ("caption_generator.legacy.pickles", "_OldTokenizer"),
+        ("caption_generator.common.errors", "CaptionError"),
     ],
 )
 def test_names_that_hide_behind_those_that_are_known_are_refused(tmp_path, module, name):
@@ -469,7 +470,7 @@ def numbers() -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def vocabulary(numbers, tmp_path_factory) -> legacy.Vocabulary:
+def vocabulary(numbers, tmp_path_factory) -> Vocabulary:
     """Of 19 words, as the ancestors number them."""
     theirs = KerasTokenizer()
     theirs.word_index = numbers
@@ -544,12 +545,12 @@ def test_every_word_is_as_probable_as_it_was(theirs, vocabulary, numbers):
     tokens = np.array([[START, 9, 4, 20, 7, 6, 5, 12]])  # as many as theirs can read before a last word
     for vector in features_of(3):
         found = keras.ops.softmax(own.model([vector[None], tokens]))[0]
-        for place in range(tokens.shape[1]):
-            prefix = vocabulary.theirs[tokens[0, : place + 1]].tolist()
+        for position in range(tokens.shape[1]):
+            prefix = vocabulary.theirs[tokens[0, : position + 1]].tolist()
             expected = probabilities_of_theirs(model, vector, prefix)[vocabulary.theirs]
             expected[UNKNOWN] = 0  # which theirs has not
-            np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-7)
-            assert found[place, UNKNOWN] < 1e-9
+            np.testing.assert_allclose(found[position], expected, rtol=1e-4, atol=1e-7)
+            assert found[position, UNKNOWN] < 1e-9
 
 
 def test_every_greedy_caption_is_the_one_that_it_was(theirs, vocabulary, numbers):
@@ -560,9 +561,8 @@ def test_every_greedy_caption_is_the_one_that_it_was(theirs, vocabulary, numbers
     assert len(set(expected)) > 5
     lengths = {len(caption.split()) for caption in expected}
     assert len(lengths) > 2 and min(lengths) < max(lengths) == LENGTH - 2  # some end, some have no room for more
-    for step in (None, frozen_step(taken_over.decoder)):
-        search = BeamSearch(taken_over.decoder, taken_over.tokenizer, beam=1, no_repeat=0, step=step)
-        assert [found.text for [found] in search(vectors)] == expected
+    search = BeamSearch(taken_over.decoder, taken_over.tokenizer, beam=1, no_repeat=0)
+    assert [found.text for [found] in search(vectors)] == expected
 
 
 def test_the_sizes_are_those_of_the_file(theirs, vocabulary):
@@ -582,10 +582,10 @@ def test_a_word_for_unknown_words_keeps_what_was_learned_of_it(theirs, numbers, 
     own = read_merge_model(path, vocabulary, IDENTITY).decoder
     [vector] = features_of(1)
     found = keras.ops.softmax(own.model([vector[None], np.array([[START, UNKNOWN]])]))[0]
-    for place, prefix in enumerate(([1], [1, 9])):
+    for position, prefix in enumerate(([1], [1, 9])):
         expected = probabilities_of_theirs(model, vector, prefix)[vocabulary.theirs]
         assert expected[UNKNOWN] > 1e-6
-        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found[position], expected, rtol=1e-4, atol=1e-7)
 
 
 def test_the_checkpoint_says_where_it_comes_from_and_can_be_saved(theirs, vocabulary, tmp_path):
@@ -878,7 +878,7 @@ def old_project(old_files, tmp_path, monkeypatch) -> Path:
 def run(monkeypatch, *arguments) -> int:
     encoder = () if "--encoder" in arguments else ("--encoder", "xception")
     monkeypatch.setattr(sys, "argv", ["legacy", *map(str, arguments), *encoder])
-    return legacy.main()
+    return command.main()
 
 
 def test_the_command_takes_all_over_and_the_model_captions(old_project, pictures, tmp_path, monkeypatch, capsys):
@@ -906,8 +906,8 @@ def test_the_command_takes_all_over_and_the_model_captions(old_project, pictures
     assert len(printed.splitlines()) == 3 and last.endswith(command)
 
     captioner = Captioner.load(new / "models" / "model_9.h5", beam=1, encoder_weights=weights)
-    assert captioner.checkpoint.tokenizer.to_dict() == tokenizer.to_dict()
-    assert captioner.checkpoint.encoder_identity == identity
+    assert captioner.engine.tokenizer.to_dict() == tokenizer.to_dict()
+    assert captioner.engine.encoder.identity == identity
     results = list(captioner.caption_files([pictures / "0.png", pictures / "1.png"]))
     for result in results:
         assert 1 <= len(result.best.text.split()) <= LENGTH - 2
@@ -915,11 +915,8 @@ def test_the_command_takes_all_over_and_the_model_captions(old_project, pictures
 
 
 def test_the_command_builds_the_encoder_once_and_not_for_a_tokenizer(old_project, tmp_path, monkeypatch):
-    from caption_generator import encoders
-
-    built = []
-    build = encoders.build_encoder
-    monkeypatch.setattr(encoders, "build_encoder", lambda *options: built.append(options) or build(*options))
+    built, build = [], checkpoint.build_encoder
+    monkeypatch.setattr(checkpoint, "build_encoder", lambda *options: built.append(options[:2]) or build(*options))
     tokenizer, weights = ("--tokenizer", old_project / "tokenizer.p"), old_project / "encoder.weights.h5"
     assert run(monkeypatch, *tokenizer, "--out", tmp_path / "one") == 0
     assert [file.name for file in (tmp_path / "one").iterdir()] == ["tokenizer.p"]

@@ -326,7 +326,7 @@ def test_where_the_encoder_is_not_frozen_it_learns_too(untrained, pictures, tmp_
 
 
 def test_checkpoints_hold_both_networks_and_say_how_they_were_trained(trained):
-    names = sorted(path.name for path in trained.folder.iterdir())
+    names = sorted(path.name for path in trained.folder.glob("[!.]*"))
     assert names == ["history.csv", "model_1.h5", "model_2.h5", "model_best.h5", "resume"]
     found = load_checkpoint(trained.folder / "model_2.h5")
     assert same_weights(found.decoder.model, trained.checkpoint.decoder.model)

@@ -27,8 +27,8 @@ def test_it_fits_into_the_repository() -> None:
 
 
 def test_its_vocabulary_is_in_tokenizer_p_too(captioner: Captioner) -> None:
-    assert Tokenizer.load(ROOT / "tokenizer.p").words == captioner.checkpoint.tokenizer.words
-    assert vocabulary_note(captioner.checkpoint, BUNDLED_MODEL) == ""
+    assert Tokenizer.load(ROOT / "tokenizer.p").words == captioner.engine.tokenizer.words
+    assert vocabulary_note(captioner.engine.tokenizer, BUNDLED_MODEL) == ""
 
 
 def test_it_captions_the_examples_as_the_readme_says(captioner: Captioner) -> None:

@@ -6,27 +6,24 @@ import numpy as np
 import pytest
 
 from caption_generator.captioner import Captioner
-from caption_generator.checkpoint import Checkpoint, load_checkpoint
+from caption_generator.captions import Dataset
+from caption_generator.checkpoint import load_checkpoint
 from caption_generator.common.errors import CaptionError
-from caption_generator.decoders import DecoderSpec
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.features import Features
+from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.systems import DEFAULT, SYSTEMS, System, chosen_system, system_row
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
-from caption_generator.train import build_system, train_decoder
+from caption_generator.train import TrainSettings, build_system, train_decoder
 from caption_generator.word_vectors import WordVectors
 from caption_generator.workspace import ROOT, SAMPLE, Workspace
+from tests.helpers import WORDS
 
-WORDS = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], max_length=6)
-TRAIN = {f"{n}.png": [f"w{n:02} w10", f"w10 w{n:02} w12"] for n in range(5)}
-DEV = {f"{n}.png": [f"w{n:02} w10"] for n in range(5, 7)}
-
-
-def vectors_for(system: System) -> WordVectors | None:
-    if not system.pretrained:
-        return None
-    matrix = np.random.default_rng(0).normal(size=(len(WORDS), system.embedding_size)).astype(np.float32)
-    return WordVectors(matrix, tuple(WORDS.words[4:]), (), "glove.drawn.txt")
+DATA = Dataset(
+    {f"{n}.png": [f"w{n:02} w10", f"w10 w{n:02} w12"] for n in range(5)},
+    {f"{n}.png": [f"w{n:02} w10"] for n in range(5, 7)},
+    references={},
+)
 
 
 # Written out anew, so that a wrong row cannot agree with itself: parameters of the decoder for 1,650 words, by layer.
@@ -68,8 +65,8 @@ def words_of(size: int) -> Tokenizer:
 
 
 def vectors_of(system: System, words: int) -> WordVectors | None:
-    matrix = np.zeros((words, system.embedding_size), np.float32)
-    return WordVectors(matrix, (), (), "glove.zero.txt") if system.pretrained else None
+    matrix = np.random.default_rng(0).normal(size=(words, system.decoder.embedding_size)).astype(np.float32)
+    return WordVectors(matrix, (), (), "glove.drawn.txt") if system.pretrained else None
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -77,19 +74,20 @@ def test_every_system_trains_is_saved_read_again_and_captions_photos(name, pictu
     """With a small encoder inside: the real ones are tested in test_encoders.py."""
     tiny = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, arguments=(("alpha", 0.25),))
     monkeypatch.setitem(ENCODERS, "tiny", tiny)
-    system = replace(SYSTEMS[name], encoder="tiny", units=8, embedding_size=8, hidden=8)
+    row = SYSTEMS[name]
+    system = replace(row, encoder="tiny", decoder=replace(row.decoder, units=8, embedding_size=8, hidden=8))
     encoder = build_encoder("tiny", None, system.pooling)
     photos = sorted(pictures.glob("*.png"))
     random = np.random.default_rng(0)
     shape = encoder.model.output.shape[1:]
     features = Features({photo.name: random.normal(size=shape).astype("f") for photo in photos}, encoder.identity)
-    train_decoder(TRAIN, DEV, features, WORDS, tmp_path, system, vectors_for(system), epochs=1, batch_size=4)
+    settings = TrainSettings(epochs=1, batch_size=4)
+    train_decoder(DATA, features, WORDS, tmp_path, system, settings, vectors_of(system, len(WORDS)))
 
     found = load_checkpoint(tmp_path / "model_best.h5")
     assert found.training["system"] == f"tiny-{system.kind}"
-    spec = found.decoder.spec
-    assert (spec.name, spec.cell, spec.frozen_words) == (system.decoder, system.cell, system.words == "frozen")
-    captioner = Captioner(Checkpoint(found.decoder, found.tokenizer, encoder.identity, encoder), encoder)
+    assert found.decoder.spec == replace(system.decoder, feature_size=256, vocabulary_size=20)
+    captioner = Captioner(KerasEngine(found, encoder))
     results = list(captioner.caption_files(photos))
     assert len(results) == 7 and all(0 < result.best.score <= 1 for result in results)
 
@@ -115,8 +113,3 @@ def test_systems_of_one_kind_differ_in_their_encoder_alone():
     kinds = {}
     for system in SYSTEMS.values():
         assert kinds.setdefault(system.kind, replace(system, encoder="")) == replace(system, encoder="")
-
-
-def test_a_spec_holds_all_that_a_system_says_of_its_decoder():
-    system = System("one", "xception", "initial_state", "gru", "frozen", 3, 11, 12, 13, 0.25)
-    assert system.decoder_spec(14, 15) == DecoderSpec("initial_state", 14, 15, 11, 0.25, "gru", 12, True, 13)

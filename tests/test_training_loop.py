@@ -50,7 +50,7 @@ def dev_batches() -> CaptionBatches:
 def run(folder: Path, epochs: int = 3, learning_rate: float = 0.01, **options) -> list[dict[str, float]]:
     checkpoint = untrained(learning_rate)
     np.random.seed(len(str(folder)))  # whatever others drew before must not matter
-    train = CaptionBatches(TRAIN, FEATURES, WORDS, batch_size=5, seed=1)
+    train = CaptionBatches(TRAIN, FEATURES, WORDS, batch_size=12, seed=1)
     return fit(checkpoint.decoder.model, train, dev_batches(), checkpoint, folder, epochs, **options)
 
 
@@ -119,7 +119,7 @@ def test_losses_fall_and_are_logged(whole):
 
 
 def test_every_epoch_is_kept_and_says_how_it_was_trained(whole):
-    assert sorted(path.name for path in whole.folder.iterdir()) == [
+    assert sorted(path.name for path in whole.folder.glob("[!.]*")) == [
         "history.csv",
         "model_1.h5",
         "model_2.h5",
@@ -160,10 +160,10 @@ def test_the_best_epoch_is_kept(best_by, values, best, tmp_path):
 
 
 def test_a_run_that_was_killed_in_an_epoch_repeats_the_epoch(whole, tmp_path):
-    def second_batch_of_the_third_epoch(self, batch, logs=None):
-        return self.batches.epoch == 2 and batch == 1
+    def in_the_third_epoch(self, batch, logs=None):
+        return self.batches.epoch == 2 and batch == 0
 
-    with killed_at(DrawOrder, "on_train_batch_end", second_batch_of_the_third_epoch):
+    with killed_at(DrawOrder, "on_train_batch_end", in_the_third_epoch):
         run(tmp_path)
     assert (tmp_path / "model_2.h5").is_file() and not (tmp_path / "model_3.h5").exists()
     (tmp_path / "model_1.h5").unlink()
@@ -225,6 +225,15 @@ def test_a_finished_run_is_left_as_it_is(whole, copy, not_trained):
     assert run(copy) == whole.history
     assert run(copy, epochs=2) == whole.history[:2]
     assert {path: path.read_bytes() for path in copy.rglob("*.*")} == before
+
+
+def test_the_last_checkpoint_of_a_finished_run_is_written_again_if_it_is_missing(whole, copy, not_trained):
+    for number in (2, 3):
+        (copy / f"model_{number}.h5").unlink()
+    assert run(copy) == whole.history
+    assert not (copy / "model_2.h5").exists()
+    shutil.copy(whole.folder / "model_2.h5", copy)
+    assert_same_run(copy, whole.folder)
 
 
 def test_more_epochs_continue_a_finished_run(whole, tmp_path):
