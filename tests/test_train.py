@@ -157,7 +157,7 @@ def test_features_of_another_encoder_than_the_systems_are_refused(tmp_path):
     train_decoder(DATA, replace(FEATURES, encoder=ships), WORDS, tmp_path, replace(MERGE, encoder="bundled"), EPOCH)
 
 
-@pytest.mark.parametrize(("captions", "batch_size", "epochs"), [(1, 8, 300), (48, 8, 50), (375, 16, 20), (750, 32, 20)])
+@pytest.mark.parametrize(("captions", "batch_size", "epochs"), [(1, 8, 300), (48, 8, 50), (375, 32, 25), (750, 32, 20)])
 def test_the_number_of_captions_decides_how_to_train(captions, batch_size, epochs):
     assert TrainSettings.for_captions(captions) == TrainSettings(epochs, batch_size)
     assert TrainSettings.for_captions(30_000) == TrainSettings(20, 256)
