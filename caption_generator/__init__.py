@@ -1,39 +1,39 @@
-"""Image captioning with a CNN encoder and an LSTM decoder, one module a step.
+"""Image captioning with a CNN encoder and an LSTM decoder, one module for each step.
 
-The data's way through the package, which is also the order of the notebooks:
+The story, in the order in which data goes through the package. The numbers are those of the notebooks:
 
-    workspace   where the images and texts are, and where results go
-    captions    1. read and clean the captions          -> descriptions.txt
-    images         any picture file -> upright RGB
-    encoders       the table of CNNs
-    folding        the same networks with less to compute
-    features    2. images -> feature vectors            -> features.p
-    tokenizer   3. words <-> numbers                    -> tokenizer.p
-    batches     4. captions and features -> batches
-    word_vectors   pretrained ones (GloVe) for the vocabulary
-    cells          the table of recurrent cells
-    attention      the layers that Keras lacks
-    decoders       the table of decoders
-    systems        the table of systems: which encoder, words and decoder
-    checkpoint     a model and what it belongs to       -> models/*.h5
-    train          teacher forcing                      -> models/*.h5
-    finetune       the same on the images, into the encoder
-    rewards        what a caption is worth
-    self_critical  learning from the worth of its own captions
-    decoding    5. greedy and beam search
-    evaluate       BLEU, METEOR, ROUGE-L, CIDEr, and what went wrong
-    familiarity 6. is the photo like those learned from?
-    detector       which words does it call for?
-    captioner      photo in, caption out
-    compare     7. every system on equal terms          -> models/compare/
-    plots          every picture that the notebooks show
-    recipe         all of it in one command: how the model that ships was made
-    legacy         files of older projects, made with Keras 2 -> this project's own
+    workspace         where photos and captions are, and where results go
+    captions       1  read, clean and divide the captions        -> descriptions.txt
+    caption_files     the forms in which people keep captions
+    images            any picture file -> upright RGB
+    encoders          the table of CNNs
+    features       2  photos -> feature vectors or grids         -> features.p
+    tokenizer      3  words <-> numbers                          -> tokenizer.p
+    batches           captions and features -> training batches
+    word_vectors      pretrained word vectors (GloVe)
+    attention         two layers that Keras lacks
+    decoders          the table of decoders: merge, initial state, attention
+    systems           the table of systems: an encoder, a decoder and a vocabulary
+    train          4  teacher forcing                            -> models/model_best.h5
+    training_loop     checkpoints, log and resume
+    checkpoint        a model and what it belongs to, in one file
+    compatibility     what belongs together
+    search         5  beam search: features -> captions
+    evaluate          BLEU, METEOR, ROUGE-L, CIDEr, and what went wrong
+    captioner      6  photo in, caption out
+    compare        7  every system on equal terms                -> models/compare/
+    plots             the figures of the notebooks
+    download          fetches the full Flickr8k
 
-    download       fetches the full Flickr8k
-    files          errors, whole files and plain pickles; with `arguments`, `progress` and `quiet`, the floor of all
+The machinery beside it:
 
-Importing the package itself costs nothing: TensorFlow is loaded by the first module that needs it.
+    common/           errors, files, pickles, the console
+    finetuning/    8  how the shipped model was trained: on the photos themselves, and by reward
+    inference/        what makes captioning faster, and the captions of the shipped model better
+    cluster/          captions and features of many photos on Spark
+    legacy/           files of older projects, made with Keras 2
+
+Importing the package itself costs nothing. TensorFlow is loaded by the first module that needs it.
 """
 
 import os

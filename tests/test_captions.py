@@ -13,6 +13,7 @@ from caption_generator.captions import (
     clean_caption,
     clean_captions,
     compare_with_disk,
+    load_dataset,
     load_descriptions,
     load_splits,
     prepare,
@@ -580,3 +581,13 @@ def test_the_fingerprint_tells_one_set_of_captions_from_another():
         {"c.jpg": ["a dog"], "b.jpg": ["a cat"]},
     ):
         assert captions_fingerprint(other) != captions_fingerprint(captions_of)
+
+
+def test_what_step_1_left_is_loaded_in_its_splits(workspace):
+    prepared = prepare(workspace)
+    data = load_dataset(workspace)
+    assert data == prepared
+    assert data.images == [*data.train, *data.dev, *data.test] and set(data.images) <= set(data.references)
+    few = data.first(train=2, dev=1)
+    assert (list(few.train), list(few.dev), few.test) == (list(data.train)[:2], list(data.dev)[:1], {})
+    assert few.references == data.references and few.name == data.name

@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 from caption_generator import plots
+from caption_generator.batches import CaptionBatches
 from caption_generator.captioner import Result
 from caption_generator.captions import read_captions
 from caption_generator.common.errors import CaptionError
 from caption_generator.evaluate import Mistakes, Scores
 from caption_generator.search import Caption
 from caption_generator.tokenizer import END, START, Tokenizer
+from caption_generator.train import TrainSettings
 
 CAPTION = Caption("red wall", (("red", 0.5), ("wall", 0.25), ("<end>", 1.0)), float(np.log(0.5)))
 
@@ -213,11 +215,65 @@ def test_neighbours_of_grids_are_those_of_their_means(workspace):
 def test_a_comparison_has_a_dot_for_each_seed_and_a_stroke_at_their_mean():
     scores = {("one", "merge"): [45.0], ("one", "gru"): [40.0, 44.0], ("two", "merge"): [46.0]}
     groups = {key: [{"CIDEr": value} for value in values] for key, values in scores.items()}
-    [axis] = plots.comparison(groups, ["CIDEr"]).axes
+    figure = plots.comparison(groups, ["CIDEr"])
+    [axis] = figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["merge", "gru"]
     drawn = [(line.get_marker(), list(line.get_xdata())) for line in axis.lines]
     assert drawn == [("o", [45]), ("|", [45]), ("o", [40, 44]), ("|", [42]), ("o", [46]), ("|", [46])]
     places = [line.get_ydata()[0] for line in axis.lines]
     assert places[0] == places[1] < places[4] == places[5] < places[2] == places[3]
     assert axis.lines[0].get_color() == axis.lines[2].get_color() != axis.lines[4].get_color()
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["one", "two"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
+
+
+def test_a_beam_tree_shows_each_candidate_with_its_probability_and_boxes_what_is_kept():
+    half, quarter = np.log(0.5), np.log(0.25)
+    steps = [
+        [(half, ["a"]), (quarter, ["the"]), (np.log(0.1), ["one"])],
+        [(half + quarter, ["a", "dog"]), (half + half + quarter, ["the", "dog"]), (half - 9, ["a", "cat"])],
+        [(half + quarter, ["a", "dog"]), (half + quarter - 9, ["the", "dog", "runs"])],
+    ]
+    [axis] = plots.beam_tree(steps, beam=2).axes
+    labels = [text for text in axis.texts if not text.get_text().startswith("\N{MULTIPLICATION SIGN}")]
+    assert [text.get_text() for text in labels] == (
+        ["<start>", "a", "the", "one", "dog", "dog", "cat", "(ended)", "runs"]
+    )
+    boxed = [text.get_text() for text in labels if text.get_bbox_patch()]
+    assert boxed == ["<start>", "a", "the", "dog", "dog", "(ended)", "runs"]
+    probabilities = [text.get_text() for text in axis.texts if text not in labels]
+    times = "\N{MULTIPLICATION SIGN}"
+    assert probabilities[:4] == [
+        f"{times} 0.50 = 0.500",
+        f"{times} 0.25 = 0.250",
+        f"{times} 0.10",
+        f"{times} 0.25 = 0.125",
+    ]
+    assert len(axis.lines) == 8  # a branch to each candidate
+
+
+def test_of_one_or_two_photos_the_gallery_shows_all(workspace):
+    names = workspace.image_names()[:2]
+    values = {measure: np.array([1.0, 2.0]) for measure in ("BLEU-1", "CIDEr")}
+    figure = plots.gallery(
+        workspace.images,
+        Scores({}, values, names, "PTB"),
+        dict.fromkeys(names, "a caption"),
+        {name: ["a reference"] for name in names},
+    )
+    assert [axis.get_title() for axis in figure.axes] == ["all: CIDEr 2", "all: CIDEr 1"]
+
+
+def test_whole_epochs_are_on_the_axis():
+    history = [{"epoch": n, "loss": 3.0, "val_loss": 3.0, "val_cider": 1.0} for n in (1, 2, 3, 4)]
+    for figure in (plots.losses(history), plots.stages({"one": history})):
+        assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
+
+
+@pytest.mark.parametrize("captions", [1, 2, 257, 258, 513, 514, 769, 770])
+def test_the_teacher_forcing_table_has_the_captions_of_a_small_batch(captions, tokenizer):
+    train = {f"{n}.jpg": ["w01 w02"] for n in range(captions)}
+    size = TrainSettings.for_captions(captions).batch_size
+    for (_, inputs), targets, _ in CaptionBatches(train, np.zeros((captions, 2), np.float32), tokenizer, size):
+        (axis,) = plots.teacher_forcing_table(inputs, targets, tokenizer).axes
+        assert len(axis.texts) == 2 * 3 * min(3, len(inputs))
+        plots.plt.close("all")

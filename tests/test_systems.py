@@ -109,6 +109,14 @@ def test_the_environment_chooses_and_the_sample_needs_no_download(monkeypatch):
         chosen_system(full)
 
 
+def test_every_encoder_goes_with_every_kind():
+    assert system_row("bundled-merge") == replace(SYSTEMS["xception-merge"], encoder="bundled")
+    assert system_row("vgg16-fc2-glove-merge-512") == replace(SYSTEMS["resnet50-glove-merge-512"], encoder="vgg16-fc2")
+    for name in ("bundled", "bundled-clip", "merge", "bundled-merge-"):
+        with pytest.raises(CaptionError, match=f"no system '{name}'.*or another encoder.*such as bundled-merge"):
+            system_row(name)
+
+
 def test_systems_of_one_kind_differ_in_their_encoder_alone():
     kinds = {}
     for system in SYSTEMS.values():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caption_generator.common.errors import CaptionError
-from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
+from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer, fit_tokenizer
 
 CAPTIONS = ["a dog runs", "a dog sits", "a cat runs past a dog"]
 
@@ -119,3 +119,10 @@ def test_a_missing_tokenizer_p_is_one_sentence(tmp_path):
 def test_an_ancestors_tokenizer_is_refused_with_the_way_out(shared, name):
     with pytest.raises(CaptionError, match=f"{name}.*Tokenizer, which is not plain data.*make it again"):
         Tokenizer.load(shared / "ancestors" / name)
+
+
+@pytest.mark.parametrize(("captions", "kept"), [(40, 1), (50, 2), (149, 3), (150, 4), (5000, 4)])
+def test_few_captions_keep_rarer_words(captions, kept):
+    words = [f"word{chr(97 + count)}" for count in range(1, 8) for _ in range(count)]
+    train = {f"{n}.jpg": ["dog" if n >= len(words) else words[n]] for n in range(captions)}
+    assert fit_tokenizer(train).words[-1] == f"word{chr(97 + kept)}"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from caption_generator.captions import Dataset, captions_fingerprint
-from caption_generator.checkpoint import load_checkpoint
+from caption_generator.checkpoint import load_checkpoint, read_about
 from caption_generator.common.errors import CaptionError
 from caption_generator.compatibility import check_tokenizer
 from caption_generator.decoders import DecoderSpec
@@ -17,6 +17,7 @@ from caption_generator.systems import System
 from caption_generator.tokenizer import Tokenizer, fit_tokenizer
 from caption_generator.train import TrainSettings, WordLoss, build_system, train_decoder
 from caption_generator.word_vectors import WordVectors
+from caption_generator.workspace import BUNDLED_MODEL
 from tests.helpers import WORDS
 
 SPEC = DecoderSpec("merge", units=8, embedding_size=7, hidden=9)
@@ -141,16 +142,25 @@ def test_a_decoder_that_nobody_knows_is_refused(tmp_path):
         train_decoder(DATA, FEATURES, WORDS, tmp_path, system, EPOCH)
 
 
-def test_the_vocabulary_of_another_system_is_refused():
-    check_tokenizer(MERGE, TRAIN, fit_tokenizer(TRAIN, 4))
-    with pytest.raises(CaptionError, match=r"have 4 times or more, which mobilenet-merged reads.*notebook 3"):
-        check_tokenizer(MERGE, TRAIN, fit_tokenizer(TRAIN, 1))
+@pytest.mark.parametrize("min_count", [1, 2, 4])
+def test_a_vocabulary_with_any_threshold_fits_its_captions_and_no_others(min_count):
+    check_tokenizer(TRAIN, fit_tokenizer(TRAIN, min_count))
+    with pytest.raises(CaptionError, match=r"not hold the most frequent words of the training captions.*notebook 3"):
+        check_tokenizer({"0.jpg": ["w10 w03"]}, fit_tokenizer(TRAIN, min_count))
 
 
 def test_features_of_another_encoder_than_the_systems_are_refused(tmp_path):
-    with pytest.raises(CaptionError, match=r"xception-merged reads features of the encoder xception.*notebook 2"):
-        train_decoder(DATA, FEATURES, WORDS, tmp_path, replace(MERGE, encoder="xception"), EPOCH)
-    train_decoder(DATA, FEATURES, WORDS, tmp_path, replace(MERGE, encoder="bundled"), EPOCH)
+    for encoder in ("xception", "bundled"):
+        with pytest.raises(CaptionError, match=f"{encoder}-merged reads features of the encoder {encoder}.*notebook 2"):
+            train_decoder(DATA, FEATURES, WORDS, tmp_path, replace(MERGE, encoder=encoder), EPOCH)
+    ships = replace(IDENTITY, weights=read_about(BUNDLED_MODEL)["encoder"]["weights"])
+    train_decoder(DATA, replace(FEATURES, encoder=ships), WORDS, tmp_path, replace(MERGE, encoder="bundled"), EPOCH)
+
+
+@pytest.mark.parametrize(("captions", "batch_size", "epochs"), [(1, 8, 300), (48, 8, 50), (375, 32, 25), (750, 32, 20)])
+def test_the_number_of_captions_decides_how_to_train(captions, batch_size, epochs):
+    assert TrainSettings.for_captions(captions) == TrainSettings(epochs, batch_size)
+    assert TrainSettings.for_captions(30_000) == TrainSettings(20, 256)
 
 
 class LogRates(keras.callbacks.Callback):
