@@ -5,6 +5,7 @@ WEBAPP_HOSTS          the names of the server, with commas (default: localhost)
 WEBAPP_HTTPS          0 for plain HTTP, on one's own machine only (default: 1)
 WEBAPP_BEHIND_PROXY   1 if a proxy sets X-Forwarded-Proto (default: 0)
 WEBAPP_MAX_MB         the largest upload in megabytes (default: 15)
+WEBAPP_MAX_MEGAPIXELS  the largest photo in millions of pixels (default: 60)
 WEBAPP_QUEUE          photos that may wait at once in one process (default: 32)
 WEBAPP_BATCH          photos that are captioned together (default: 8)
 WEBAPP_STATIC_ROOT    where collectstatic puts the static files (default: webapp/staticfiles)
@@ -76,6 +77,7 @@ if DEBUG:
 
 # Uploads stay in memory. The UploadLimit middleware refuses larger ones before Django reads them.
 MAX_UPLOAD_BYTES = _number("WEBAPP_MAX_MB", 15) * 1_000_000
+MAX_PIXELS = _number("WEBAPP_MAX_MEGAPIXELS", 60) * 1_000_000
 MAX_PHOTOS = 8  # in one form
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 FILE_UPLOAD_MAX_MEMORY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_BYTES + 100_000  # and the form around it

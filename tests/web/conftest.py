@@ -162,7 +162,7 @@ def open_page(browser, address, captioner):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(20_000)
         page.on("request", look)
         page.on("console", read)
         page.on("pageerror", lambda error: wrong.append(str(error)))
