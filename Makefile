@@ -55,6 +55,6 @@ streamlit: $(VENV)/web
 	@echo "Captions at http://127.0.0.1:$(PORT)"
 	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
 
-$(VENV)/web: $(VENV)/runtime requirements-web.txt
+$(VENV)/web: $(VENV)/caption requirements-web.txt
 	$(BIN)/pip install --quiet --requirement requirements-web.txt
 	@touch $@

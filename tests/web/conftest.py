@@ -81,7 +81,7 @@ def django_site() -> Iterator[None]:
             "DJANGO_SETTINGS_MODULE": "webapp.settings",
             "WEBAPP_SECRET_KEY": secrets.token_urlsafe(50),
             "WEBAPP_HTTPS": "0",
-            "WEBAPP_HOSTS": "127.0.0.1,testserver",
+            "WEBAPP_HOSTS": "testserver",
             "WEBAPP_STATIC_ROOT": static,
         }
         import django
