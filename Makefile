@@ -36,8 +36,8 @@ $(VENV)/runtime: $(VENV)/caption requirements.txt
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/tests: $(VENV)/runtime tests/requirements.txt
-	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+$(VENV)/tests: $(VENV)/runtime $(VENV)/web tests/requirements.txt tests/web/requirements.txt
+	$(BIN)/pip install --quiet --requirement tests/requirements.txt --requirement tests/web/requirements.txt
 	@touch $@
 
 # The pages
