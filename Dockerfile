@@ -3,7 +3,7 @@ FROM python:3.12-slim
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 HOST=0.0.0.0 PORT=8000
 WORKDIR /app
-COPY requirements-web.txt ./
+COPY requirements-caption.txt requirements-web.txt ./
 RUN pip install --requirement requirements-web.txt
 COPY caption_generator caption_generator
 COPY models models

@@ -36,8 +36,8 @@ $(VENV)/runtime: $(VENV)/caption requirements.txt
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/tests: $(VENV)/runtime tests/requirements.txt
-	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+$(VENV)/tests: $(VENV)/runtime $(VENV)/web tests/requirements.txt tests/web/requirements.txt
+	$(BIN)/pip install --quiet --requirement tests/requirements.txt --requirement tests/web/requirements.txt
 	@touch $@
 
 # The pages
@@ -55,6 +55,6 @@ streamlit: $(VENV)/web
 	@echo "Captions at http://127.0.0.1:$(PORT)"
 	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
 
-$(VENV)/web: $(VENV)/runtime requirements-web.txt
+$(VENV)/web: $(VENV)/caption requirements-web.txt
 	$(BIN)/pip install --quiet --requirement requirements-web.txt
 	@touch $@

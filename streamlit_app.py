@@ -1,6 +1,5 @@
 """The caption generator as a Streamlit page: streamlit run streamlit_app.py"""
 
-import io
 from pathlib import Path
 
 import streamlit as st
@@ -11,6 +10,7 @@ from caption_generator.common.errors import CaptionError
 from caption_generator.images import load_pixels, open_rgb
 from caption_generator.search import Caption
 from webapp.heat_maps import heat_map
+from webapp.photos import Photo
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -22,19 +22,19 @@ def captioner() -> Captioner:
 
 
 @st.cache_data(show_spinner="Looking …", max_entries=32)
-def captions(data: bytes) -> list[Caption]:
+def captions(data: bytes, name: str) -> list[Caption]:
     """The captions of a photo, kept while its visitor goes from word to word."""
-    pixels = load_pixels(io.BytesIO(data), captioner().engine.input_size)
+    photo = Photo(data, name)
+    photo.check()
+    pixels = load_pixels(photo.file(), captioner().engine.input_size)
     return list(captioner().caption_pixels(pixels[None])[0])
 
 
 def show(name: str, data: bytes) -> None:
     """A photo, its caption, where the model looked, and other captions."""
     try:
-        photo = open_rgb(io.BytesIO(data))
-        [[best, *others]] = captioner().caption_pixels(
-            load_pixels(io.BytesIO(data), captioner().engine.input_size)[None]
-        )
+        best, *others = captions(data, name)
+        photo = open_rgb(Photo(data, name).file())
     except CaptionError as error:
         st.error(str(error))
         return

@@ -92,11 +92,14 @@ def _search(folder: Path, errors: list[str]) -> list[Path]:
     return sorted(found)
 
 
-def open_rgb(path: str | Path) -> Image.Image:
+def open_rgb(path: str | Path | BinaryIO) -> Image.Image:
     """Open a picture upright and in RGB, whatever its file holds.
 
     EXIF rotation is applied, transparency is laid on white, greyscale, palette and CMYK are converted, grey of more
     than 8 bits is scaled down to 8, and of an animation the first frame is taken.
+
+    Args:
+        path: a file's name, or a file that is open to read bytes. The latter's `str()` is what an error calls it.
 
     Raises:
         CaptionError: the file is missing, or is not a picture that Pillow can decode.
@@ -104,10 +107,10 @@ def open_rgb(path: str | Path) -> Image.Image:
     return _open_rgb(path)
 
 
-def _open_rgb(path: str | Path, size: int | None = None) -> Image.Image:
+def _open_rgb(path: str | Path | BinaryIO, size: int | None = None) -> Image.Image:
     """As `open_rgb`; where the picture is to become `size` x `size`, a large one may come out smaller than it is."""
     try:
-        with open_regular(path) as file, _pillow_quiet:
+        with _opened(path) as file, _pillow_quiet:
             try:
                 return _decode(file, size)
             except Image.UnidentifiedImageError as error:
@@ -126,6 +129,10 @@ def _open_rgb(path: str | Path, size: int | None = None) -> Image.Image:
         raise CaptionError(f"{path} does not exist: check the name.") from None
     except Exception as error:  # a broken file makes Pillow raise nearly anything
         raise CaptionError(f"{path} cannot be read as a picture ({_reason(error)}): replace or remove it.") from error
+
+
+def _opened(path: str | Path | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+    return open_regular(path) if isinstance(path, str | Path) else contextlib.nullcontext(path)
 
 
 def _decode(file: BinaryIO, size: int | None) -> Image.Image:
@@ -158,7 +165,7 @@ def _formats() -> list[str]:
     return [name for name in (*FORMATS, "HEIF") if name in Image.OPEN]
 
 
-def _foreign(path: str | Path, file: BinaryIO) -> tuple[str, str]:
+def _foreign(path: str | Path | BinaryIO, file: BinaryIO) -> tuple[str, str]:
     """What a file that Pillow does not know is, and what to do; empty where nobody knows. A suffix may be wrong."""
     file.seek(0)
     head = file.read(12)
@@ -170,7 +177,7 @@ def _foreign(path: str | Path, file: BinaryIO) -> tuple[str, str]:
             return "HEIC", INSTALL_HEIF
     if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return FOREIGN[".jxl"]
-    return FOREIGN.get(Path(path).suffix.lower(), ("", "")) if head else ("", "")
+    return FOREIGN.get(Path(str(path)).suffix.lower(), ("", "")) if head else ("", "")
 
 
 @contextlib.contextmanager
@@ -311,8 +318,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or first_line(error) or type(error).__name__
 
 
-def load_pixels(path: str | Path, size: int) -> np.ndarray:
+def load_pixels(path: str | Path | BinaryIO, size: int) -> np.ndarray:
     """Read a picture as uint8 RGB pixels of shape (size, size, 3), squashed to a square as in training.
+
+    Args:
+        path: as of `open_rgb`.
+        size: height and width.
 
     Raises:
         CaptionError: as `open_rgb`.

@@ -1,5 +1,6 @@
 """Whatever a picture file holds comes out upright and in RGB, or as one sentence; and never too many at a time."""
 
+import io
 import logging
 import os
 import struct
@@ -638,3 +639,17 @@ def test_a_folder_or_glob_without_pictures_is_one_sentence_that_names_it(tmp_pat
 def test_a_missing_file_is_kept_for_the_reader_to_complain_of(tmp_path):
     assert find_pictures([str(tmp_path / "missing.jpg")]) == ([tmp_path / "missing.jpg"], [])
     assert find_pictures([]) == ([], [])
+
+
+def test_an_open_file_is_read_and_named_by_its_text(tmp_path):
+    class Upload(io.BytesIO):
+        def __str__(self) -> str:
+            return "upload.png"
+
+    Image.new("RGB", (20, 10), (200, 30, 60)).save(tmp_path / "x.png")
+    upload = Upload((tmp_path / "x.png").read_bytes())
+    np.testing.assert_array_equal(load_pixels(upload, 8), load_pixels(tmp_path / "x.png", 8))
+    with pytest.raises(CaptionError, match=r"^upload.png cannot be read"):
+        open_rgb(Upload(b"no picture"))
+    with pytest.raises(CaptionError, match=r"^upload.png is HEIC"):
+        open_rgb(Upload(b"\0\0\0\x18ftypheic" + bytes(500)))

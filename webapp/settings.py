@@ -1,10 +1,11 @@
 """Settings, from the environment. The defaults are safe for a server behind HTTPS.
 
 WEBAPP_SECRET_KEY     signs the form's token; must be set
-WEBAPP_HOSTS          the names of the server, with commas (default: localhost)
+WEBAPP_HOSTS          the names of the server besides localhost, with commas
 WEBAPP_HTTPS          0 for plain HTTP, on one's own machine only (default: 1)
 WEBAPP_BEHIND_PROXY   1 if a proxy sets X-Forwarded-Proto (default: 0)
 WEBAPP_MAX_MB         the largest upload in megabytes (default: 15)
+WEBAPP_MAX_MEGAPIXELS  the largest photo in millions of pixels (default: 60)
 WEBAPP_QUEUE          photos that may wait at once in one process (default: 32)
 WEBAPP_BATCH          photos that are captioned together (default: 8)
 WEBAPP_STATIC_ROOT    where collectstatic puts the static files (default: webapp/staticfiles)
@@ -37,7 +38,8 @@ DEBUG = _flag("WEBAPP_DEBUG", False)
 SECRET_KEY = os.environ.get("WEBAPP_SECRET_KEY", "")
 if not SECRET_KEY:
     raise ImproperlyConfigured("WEBAPP_SECRET_KEY is not set: give it 50 random characters or more.")
-ALLOWED_HOSTS = [host.strip() for host in os.environ.get("WEBAPP_HOSTS", "localhost,127.0.0.1,[::1]").split(",")]
+_names = [name.strip() for name in os.environ.get("WEBAPP_HOSTS", "").split(",")]
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *filter(None, _names)]  # health checks come from localhost
 
 # No users, no sessions and no database: the site stores nothing.
 INSTALLED_APPS = ["django.contrib.staticfiles", "ninja", "webapp.captioning"]
@@ -76,6 +78,7 @@ if DEBUG:
 
 # Uploads stay in memory. The UploadLimit middleware refuses larger ones before Django reads them.
 MAX_UPLOAD_BYTES = _number("WEBAPP_MAX_MB", 15) * 1_000_000
+MAX_PIXELS = _number("WEBAPP_MAX_MEGAPIXELS", 60) * 1_000_000
 MAX_PHOTOS = 8  # in one form
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 FILE_UPLOAD_MAX_MEMORY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_UPLOAD_BYTES + 100_000  # and the form around it

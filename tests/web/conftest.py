@@ -81,7 +81,7 @@ def django_site() -> Iterator[None]:
             "DJANGO_SETTINGS_MODULE": "webapp.settings",
             "WEBAPP_SECRET_KEY": secrets.token_urlsafe(50),
             "WEBAPP_HTTPS": "0",
-            "WEBAPP_HOSTS": "127.0.0.1,testserver",
+            "WEBAPP_HOSTS": "testserver",
             "WEBAPP_STATIC_ROOT": static,
         }
         import django
@@ -162,7 +162,7 @@ def open_page(browser, address, captioner):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(20_000)
         page.on("request", look)
         page.on("console", read)
         page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -11,6 +11,8 @@ if missing := [name for name in ("django", "ninja", "whitenoise", "playwright") 
 
 from playwright.sync_api import expect
 
+expect.set_options(timeout=20_000)  # for a machine that has other work to do
+
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 HAND_OVER = """([kind, files]) => {
     const data = new DataTransfer();
@@ -213,6 +215,7 @@ def test_phone(open_page, rose, leaf, find_violations):
 def test_keyboard_alone(open_page, rose, address):
     page = open_page()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    page.on("filechooser", lambda _: None)  # from now on, Chromium reports its dialog and does not show it
     page.keyboard.press("Tab")
     expect(page.locator("#photos")).to_be_focused()
     assert "solid" in page.locator("label[for=photos]").evaluate("label => getComputedStyle(label).outlineStyle")

@@ -52,4 +52,4 @@ def test_uploads_and_where_the_model_looked(app, picture):
 def test_a_broken_file_is_named(app):
     app.file_uploader[0].set_value([("broken.jpg", b"no picture", "image/jpeg")]).run()
     assert not app.exception
-    assert "cannot be read" in app.error[0].value
+    assert "is not a JPEG" in app.error[0].value

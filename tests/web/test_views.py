@@ -110,7 +110,7 @@ def test_a_broken_file_costs_only_its_own_caption(client, photo):
     assert response.status_code == 422
     assert "A red photo." in response.text
     assert "&lt;b&gt;.jpg" in response.text
-    assert "cannot be read" in response.text
+    assert "is not a JPEG" in response.text
 
 
 def test_the_form_needs_its_token(captioner, photo):

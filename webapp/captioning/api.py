@@ -11,8 +11,9 @@ from caption_generator import __version__
 from caption_generator.common.errors import CaptionError
 from caption_generator.search import Caption
 from webapp.batching import Busy
-from webapp.captioning.service import Photo, service
+from webapp.captioning.service import service
 from webapp.captioning.views import BUSY, RETRY_SECONDS, TOO_LARGE
+from webapp.photos import Photo
 
 api = NinjaAPI(
     title="Image caption generator",
@@ -60,9 +61,9 @@ def caption(request: HttpRequest, image: UploadedFile = File(None, description="
         photo = Photo(image.read(), image.name)
     else:
         photo = Photo(request.body)
-    if not photo.getbuffer().nbytes:
+    if not photo.data:
         raise HttpError(400, "The request has no photo: send it as the field image of a form, or as the body.")
-    if photo.getbuffer().nbytes > settings.MAX_UPLOAD_BYTES:
+    if len(photo.data) > settings.MAX_UPLOAD_BYTES:
         raise HttpError(413, TOO_LARGE)
     best, *others = service().caption(photo)
     return ResultOut(**_out(best).dict(), alternatives=[_out(other) for other in others])

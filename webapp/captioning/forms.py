@@ -3,7 +3,7 @@
 from django import forms
 from django.conf import settings
 
-from webapp.captioning.service import Photo
+from webapp.photos import Photo
 
 
 class PhotosInput(forms.FileInput):

@@ -14,22 +14,12 @@ from caption_generator.images import load_pixels, open_rgb
 from caption_generator.search import Caption
 from webapp.batching import Batcher
 from webapp.heat_maps import heat_map
+from webapp.photos import Photo
 
 PREVIEW_SIZE = (1200, 1200)
 UNFAMILIAR = 0.5
 UNSURE_PERCENT = 33
 DECODED_AT_ONCE = 4  # a large photo takes 200 MB while it is decoded
-
-
-class Photo(io.BytesIO):
-    """The bytes of a photo, which an error message calls by their name."""
-
-    def __init__(self, data: bytes, name: str = "the photo"):
-        super().__init__(data)
-        self.name = name
-
-    def __str__(self) -> str:
-        return self.name
 
 
 @dataclass(frozen=True)
@@ -47,9 +37,9 @@ class Service:
             Busy: too many photos wait already.
         """
         with self.batcher.place():
-            photo.seek(0)
+            photo.check(settings.MAX_PIXELS)
             with _decoding:
-                pixels = load_pixels(photo, self.captioner.engine.input_size)
+                pixels = load_pixels(photo.file(), self.captioner.engine.input_size)
             return self.batcher.caption(pixels)
 
 
@@ -133,9 +123,8 @@ def result(photo: Photo) -> Result:
     """
     current = service()
     best, *others = current.caption(photo)
-    photo.seek(0)
     with _decoding:
-        preview = open_rgb(photo)
+        preview = open_rgb(photo.file())
         preview.thumbnail(PREVIEW_SIZE)
     words = [(word, probability) for word, probability in best.words if word != "<end>"]
     heats = [""] * len(words)
