@@ -21,7 +21,8 @@ import numpy as np
 
 from caption_generator.common.errors import CaptionError, first_line
 from caption_generator.common.files import replacing
-from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
+from caption_generator.common.hdf5 import finite, finite_number, open_plain
+from caption_generator.decoders import Decoder, DecoderSpec, build_decoder, cell_row, decoder_row
 from caption_generator.encoders import BUNDLED, Encoder, EncoderIdentity, build_encoder, check_encoder, with_pooling
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
@@ -104,28 +105,21 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CaptionError: the file is missing, torn, or not one of this project's checkpoints.
     """
-    about = read_about(path)
-    try:
-        identity = EncoderIdentity(**about["encoder"])
+    with _opened(path) as (file, about):
+        identity = EncoderIdentity.from_dict(about["encoder"])
         tokenizer = Tokenizer.from_dict(about["tokenizer"])
         spec = DecoderSpec(**about["decoder"])
-        with h5py.File(path, "r") as file:
-            check_plain(file)
-            _check_sizes(spec, tokenizer, file)
-            found = arrays_digest(file)
-            if about.get("arrays", found) != found:  # older files do not say
-                raise ValueError("its weights are not those that were saved")
-            decoder = build_decoder(spec)
-            encoder = build_encoder(identity.name, None, identity.pooling) if about["includes_encoder"] else None
-            _load_weights(file["model_weights"], encoder, decoder)
-            if encoder is not None and encoder.identity != identity:
-                raise ValueError("its encoder is not the one that it names")
-            familiarity, detector = _read_familiarity(file), _read_detector(file)
+        check_sizes(spec, tokenizer, file)
+        found = arrays_digest(file)
+        if about.get("arrays", found) != found:  # older files do not say
+            raise ValueError("its weights are not those that were saved")
+        decoder = build_decoder(spec)
+        encoder = build_encoder(identity.name, None, identity.pooling) if about["includes_encoder"] else None
+        _load_weights(file["model_weights"], encoder, decoder)
+        if encoder is not None and encoder.identity != identity:
+            raise ValueError("its encoder is not the one that it names")
+        familiarity, detector = _read_familiarity(file, spec), _read_detector(file, spec)
         return Checkpoint(decoder, tokenizer, identity, encoder, about["training"], familiarity, detector)
-    except CaptionError:
-        raise
-    except Exception as error:  # HDF5 and Keras raise many kinds for a damaged file
-        raise CaptionError(f"{path} is damaged ({first_line(error)}): get or train the model again.") from error
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
@@ -134,38 +128,41 @@ def read_about(path: str | Path) -> dict[str, Any]:
     Raises:
         CaptionError: the file is missing, torn, or not one of this project's checkpoints.
     """
-    if not Path(path).is_file():
+    with _opened(path) as (_, about):
+        return about
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
+    """A checkpoint and its JSON text. Any error in the block says that the file is damaged.
+
+    Raises:
+        CaptionError: the file is missing, torn, or not one of this project's checkpoints.
+    """
+    if not Path(path).exists():
         raise CaptionError(
             f"{path} does not exist: train a model with notebook 4, or leave --model out to use the one that ships."
         )
     try:
-        with h5py.File(path, "r") as file:
-            return json.loads(file["about"][()])
-    except KeyError:
-        raise CaptionError(
-            f"{path} does not say which encoder and vocabulary it belongs to, so this project did not make it: convert "
-            "a merge model of Keras 2 with python -m caption_generator.legacy."
-        ) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise CaptionError(f"{path} is not a checkpoint in HDF5 ({error}): get or train the model again.") from error
-
-
-def check_plain(group: h5py.Group) -> None:
-    """Refuse a file whose arrays lie elsewhere, are compressed or are computed: none of this project's are.
-
-    Such an array may name any file or device of this machine, or take far more memory than the file.
-
-    Raises:
-        ValueError: there is one.
-    """
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is a link to something else")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            check_plain(item)
-        elif item.external or item.is_virtual or item.chunks:
-            raise ValueError(f"{name} is not stored plainly in the file")
+        with open_plain(path) as file:
+            if "about" not in file:
+                raise CaptionError(
+                    f"{path} does not say which encoder and vocabulary it belongs to, so this project did not make it: "
+                    "convert a merge model of Keras 2 with python -m caption_generator.legacy."
+                )
+            about = json.loads(file["about"][()])
+            parts = {"decoder": dict, "encoder": dict, "tokenizer": dict, "training": dict, "includes_encoder": bool}
+            for name, kind in parts.items():
+                if not isinstance(about[name], kind):
+                    raise ValueError(f"its {name} is not a {kind.__name__}")
+            yield file, about
+    except CaptionError:
+        raise
+    except OSError as error:
+        reason = error.strerror if error.filename else first_line(error)
+        raise CaptionError(f"{path} is not a checkpoint in HDF5 ({reason}): get or train the model again.") from error
+    except Exception as error:  # HDF5, JSON and Keras raise many kinds for a damaged file
+        raise CaptionError(f"{path} is damaged ({first_line(error)}): get or train the model again.") from error
 
 
 def arrays_digest(file: h5py.File) -> str:
@@ -179,25 +176,36 @@ def arrays_digest(file: h5py.File) -> str:
     def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
             values = item[()]
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} holds numbers that are not finite")
+            finite(name, values)
             arrays.update(name.encode() + str(values.shape).encode() + values.tobytes())
 
     file.visititems(add)
     return arrays.hexdigest()
 
 
-def _check_sizes(spec: DecoderSpec, tokenizer: Tokenizer, file: h5py.File) -> None:
+def check_sizes(spec: DecoderSpec, tokenizer: Tokenizer, file: h5py.File) -> None:
     """Refuse sizes that the arrays of the file do not have, before anything of that size is built.
 
     Raises:
         ValueError: there is one.
     """
     sizes = (spec.feature_size, spec.vocabulary_size, spec.units, spec.embedding_size, spec.hidden)
-    shapes = [4096]
-    file.visititems(lambda _, item: shapes.extend(item.shape) if isinstance(item, h5py.Dataset) else None)
-    if not all(type(size) is int and 0 < size <= max(shapes) for size in sizes):
-        raise ValueError(f"its arrays do not have the sizes {sizes}")
+    if not all(type(size) is int and 0 < size < 2**31 for size in sizes):
+        raise ValueError("its sizes are not whole numbers from 1 on")
+    decoder_row(spec.name)  # which names those that there are
+    gates = len(cell_row(spec.cell).states) + 2  # of an LSTM 4, of a GRU 3
+    # The largest weights of each decoder are of these shapes.
+    wanted = {
+        (spec.vocabulary_size, spec.embedding_size),
+        (spec.feature_size, spec.units),
+        (spec.units, gates * spec.units),
+    }
+    if spec.name == "merge":
+        wanted.add((spec.units, spec.hidden))
+    shapes: set[tuple[int, ...]] = set()
+    file.visititems(lambda _, item: shapes.add(item.shape) if isinstance(item, h5py.Dataset) else None)
+    if not wanted <= shapes:
+        raise ValueError(f"no array of it has the shape {min(wanted - shapes)}")
     if len(tokenizer) != spec.vocabulary_size:
         raise ValueError(f"it has {len(tokenizer):,} words and predicts {spec.vocabulary_size:,}")
 
@@ -223,19 +231,30 @@ def _arrays(group: h5py.Group) -> dict[str, h5py.Dataset]:
     return {name: group[name] for name in group.attrs.get("weight_names", ())}
 
 
-def _read_familiarity(file: h5py.File) -> Familiarity | None:
+def _read_familiarity(file: h5py.File, spec: DecoderSpec) -> Familiarity | None:
     if "familiarity" not in file:
         return None
     mean = file["familiarity"]
-    return Familiarity(mean[()], float(mean.attrs["lowest"]), float(mean.attrs["usual"]))
+    limits = (finite_number(name, mean.attrs[name]) for name in ("lowest", "usual"))
+    return Familiarity(_of_shape("familiarity", mean[()], (spec.feature_size,)), *limits)
 
 
-def _read_detector(file: h5py.File) -> WordDetector | None:
+def _read_detector(file: h5py.File, spec: DecoderSpec) -> WordDetector | None:
     if "detector" not in file:
         return None
     group = file["detector"]
-    arrays = {attribute: group[name][()].astype(np.float32) for name, attribute in DETECTOR.items()}
-    return WordDetector(**arrays, threshold=float(group.attrs["good"]))
+    shapes = ((spec.feature_size,), (spec.vocabulary_size, spec.feature_size), (spec.vocabulary_size,))
+    arrays = {
+        attribute: _of_shape(name, group[name][()], shape)
+        for (name, attribute), shape in zip(DETECTOR.items(), shapes, strict=True)
+    }
+    return WordDetector(**arrays, threshold=finite_number("good", group.attrs["good"]))
+
+
+def _of_shape(name: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if values.shape != shape:
+        raise ValueError(f"{name} has the shape {values.shape}, not {shape}")
+    return finite(name, values)
 
 
 def load_encoder(name: str, weights: str | Path | None = "imagenet", pooling: str = "avg") -> Encoder:

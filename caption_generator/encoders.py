@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 import caption_generator.common.keras_settings  # noqa: F401 (before any network is built)
 from caption_generator.common.errors import CaptionError, first_line, look_up
 from caption_generator.common.files import digest
+from caption_generator.common.hdf5 import open_plain
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,21 @@ class EncoderIdentity:
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, loaded: Mapping[str, Any]) -> "EncoderIdentity":
+        """Build it from what `to_dict` gave and a file may have changed.
+
+        Raises:
+            TypeError, ValueError: it is something else.
+        """
+        found = cls(**loaded)
+        texts = (found.name, found.preprocessing, found.weights, found.pooling)
+        if not all(type(text) is str and text.isprintable() for text in texts):
+            raise ValueError("its encoder is not described by printable texts")
+        if not all(type(size) is int and size > 0 for size in (found.input_size, found.feature_size)):
+            raise ValueError("the sizes of its encoder are not whole numbers from 1 on")
+        return found
 
 
 @dataclass(frozen=True)
@@ -193,6 +210,8 @@ def _load_weights(row: EncoderRow, build: Callable, weights: str | Path, options
     if not Path(weights).is_file():
         raise CaptionError(f"{weights} does not exist: name a weights file of {row.network}.")
     try:
+        with open_plain(weights):  # Keras would follow links, and would unpack whatever is compressed
+            pass
         return build(weights=str(weights), **options)
     except Exception as error:
         raise CaptionError(f"{weights} does not hold weights of {row.network} ({first_line(error)}).") from error

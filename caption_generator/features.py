@@ -1,15 +1,17 @@
 """Step 2: images in, `features.p` out: one feature vector an image, made once and trained on many times."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from caption_generator.common.console import progress
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import only_run
+from caption_generator.common.hdf5 import finite
 from caption_generator.common.pickles import load_pickles, save_pickle
 from caption_generator.encoders import Encoder, EncoderIdentity
 from caption_generator.images import load_batches
@@ -60,12 +62,30 @@ def load_features(path: str | Path) -> Features:
     """
     vectors, about, *_ = [*load_pickles(path), None, None]
     try:
-        encoder = EncoderIdentity(**about) if about else None
-        return Features({name: np.asarray(v, np.float32) for name, v in vectors.items()}, encoder)
-    except (AttributeError, TypeError, ValueError) as error:
+        encoder = EncoderIdentity.from_dict(about) if about else None
+        return Features(_checked(vectors, encoder), encoder)
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise CaptionError(
             f"{path} does not hold feature vectors by image name: remove it and extract them with notebook 2."
         ) from error
+
+
+def _checked(vectors: Mapping[str, Any], encoder: EncoderIdentity | None) -> dict[str, np.ndarray]:
+    """The vectors in float32, if they are all of one shape, and of the encoder's length.
+
+    Raises:
+        Exception: of several kinds, if they are something else.
+    """
+    found, shape = {}, None
+    for name, vector in vectors.items():
+        vector = np.asarray(vector)
+        shape = shape or vector.shape
+        if type(name) is not str or vector.dtype.kind not in "fiu" or vector.shape != shape or not vector.ndim:
+            raise ValueError(f"{name!r} has no vector like the others")
+        found[name] = finite(name, vector)
+    if encoder and shape and shape[-1] != encoder.feature_size:
+        raise ValueError(f"the vectors have {shape[-1]} numbers, not {encoder.feature_size}")
+    return found
 
 
 def extract_features(
@@ -136,8 +156,8 @@ def _already_done(path: Path, part: Path, identity: EncoderIdentity) -> dict[str
         try:
             for made_by, batch in load_pickles(part):
                 if made_by == identity.to_dict():
-                    vectors |= batch
-        except CaptionError:
+                    vectors |= _checked(batch, identity)
+        except (AttributeError, CaptionError, OverflowError, TypeError, ValueError):
             part.unlink(missing_ok=True)  # the batch that was being written when the run was killed
             if vectors:
                 _append(part, identity, vectors)

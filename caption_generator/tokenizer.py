@@ -1,5 +1,6 @@
 """Step 3: words to numbers and back. `tokenizer.p` is the list of words, as plain data."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from caption_generator.common.pickles import load_pickles, save_pickle
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL_TOKENS = ("<pad>", "<start>", "<end>", "<unk>")
 LONGEST = 1000  # words of a caption; a damaged file must not make the search endless
+# What may not be in a word: control characters, which steer a terminal, marks of direction, and half of a surrogate
+# pair, which cannot be written. A joiner may, for Persian words have some.
+UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -44,7 +48,7 @@ class Tokenizer:
         ]
         if not frequent:
             raise CaptionError(f"no word occurs {min_count} times in {len(split)} captions: lower min_count.")
-        return cls([*SPECIAL_TOKENS, *frequent], max(map(len, split)))
+        return cls([*SPECIAL_TOKENS, *frequent], min(LONGEST, max(map(len, split))))
 
     @classmethod
     def from_dict(cls, loaded: Any) -> "Tokenizer":
@@ -56,8 +60,8 @@ class Tokenizer:
         words, max_length = loaded["words"], loaded["max_length"]
         if not isinstance(words, list) or tuple(words[:4]) != SPECIAL_TOKENS:
             raise ValueError("its words do not begin with the special tokens")
-        if not all(type(word) is str and word.isprintable() for word in words) or len(set(words)) != len(words):
-            raise ValueError("its words are not different printable texts")
+        if not all(type(word) is str and not UNFIT.search(word) for word in words) or len(set(words)) != len(words):
+            raise ValueError("its words are not different texts that can be shown")
         if type(max_length) is not int or not 0 < max_length <= LONGEST:
             raise ValueError(f"its longest caption has {max_length!r:.20} words, not 1 to {LONGEST:,}")
         return cls(words, max_length)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 Row = TypeVar("Row")
+LONGEST = 500  # letters that are quoted of an error
 
 
 class CaptionError(Exception):
@@ -29,5 +30,10 @@ def look_up(kind: str, name: str, table: Mapping[str, Row], besides: str = "") -
 
 
 def first_line(error: Exception) -> str:
-    """What to quote of an error whose text may go on for pages."""
-    return str(error).partition("\n")[0]
+    """What to quote of an error whose text may go on for pages, or come from a file that is not trusted."""
+    return printable(str(error).partition("\n")[0][:LONGEST])
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)

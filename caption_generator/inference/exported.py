@@ -7,16 +7,18 @@ out-of-distribution score. Reading it never runs code that it names.
 
 import io
 import json
+import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caption_generator.common.errors import CaptionError, first_line
-from caption_generator.common.files import file_digest, replacing
+from caption_generator.common.errors import CaptionError, first_line, printable
+from caption_generator.common.files import file_digest, open_regular, replacing
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import Tokenizer
@@ -25,6 +27,7 @@ FORMAT = 1  # to be raised when older exports can no longer be read
 SUFFIX = ".litert"
 NETWORKS = ("encoder", "start", "step")
 DETECTOR_ARRAYS = ("mean", "weights", "document_frequency")
+LARGEST_SIDE = 4096  # of what the encoder reads, in pixels; it decides what a batch of pictures costs
 
 
 @dataclass(frozen=True)
@@ -84,24 +87,23 @@ class ExportedModel:
         try:
             if about["format"] != FORMAT:
                 raise CaptionError(f"{path} was exported by another version of this project: {_advice(path)}")
-            with zipfile.ZipFile(path) as file:
-
-                def array(name: str) -> np.ndarray:
-                    return np.load(io.BytesIO(file.read(f"{name}.npy")), allow_pickle=False).astype(np.float32)
-
+            with _opened(path) as file:
                 detector = familiarity = None
                 if "detector" in about:
-                    arrays = {name: array(f"detector_{name}") for name in DETECTOR_ARRAYS}
-                    detector = WordDetector(**arrays, **about["detector"])
+                    arrays = {name: _array(file, f"detector_{name}") for name in DETECTOR_ARRAYS}
+                    detector = WordDetector(**arrays, threshold=_number(about["detector"], "threshold"))
                 if "familiarity" in about:
-                    familiarity = Familiarity(array("familiarity_mean"), **about["familiarity"])
+                    limits = (_number(about["familiarity"], name) for name in ("lowest", "usual"))
+                    familiarity = Familiarity(_array(file, "familiarity_mean"), *limits)
+                tokenizer = Tokenizer.from_dict(about["tokenizer"])
+                _check_lengths(tokenizer, detector, familiarity)
                 return cls(
-                    about["checkpoint"],
-                    about["description"],
-                    about["input_size"],
-                    about["grid"] and tuple(about["grid"]),
-                    Tokenizer(**about["tokenizer"]),
-                    {name: file.read(f"{name}.tflite") for name in NETWORKS},
+                    str(about["checkpoint"]),
+                    printable(str(about["description"])),
+                    _size(about["input_size"]),
+                    about["grid"] and tuple(map(_size, about["grid"])),
+                    tokenizer,
+                    {name: _read(file, f"{name}.tflite") for name in NETWORKS},
                     detector,
                     familiarity,
                 )
@@ -152,8 +154,8 @@ def read_about(path: str | Path) -> dict[str, Any]:
         CaptionError: the file is missing or damaged.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            about = json.loads(file.read("about.json"))
+        with _opened(path) as file:
+            about = json.loads(_read(file, "about.json"))
             if not isinstance(about, dict):
                 raise ValueError("about.json is not an object")
             return about
@@ -166,6 +168,69 @@ def read_about(path: str | Path) -> dict[str, Any]:
 def _add(file: zipfile.ZipFile, name: str, content: bytes) -> None:
     # A `ZipInfo` of its own has no date, so that equal models give equal files.
     file.writestr(zipfile.ZipInfo(name), content)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[zipfile.ZipFile]:
+    with open_regular(path) as content, zipfile.ZipFile(content) as file:
+        yield file
+
+
+def _read(file: zipfile.ZipFile, name: str) -> bytes:
+    """The content of a part, which is stored as it is: one that is compressed may unpack to any size.
+
+    Raises:
+        ValueError: it is compressed or encrypted.
+    """
+    part = file.getinfo(name)
+    if part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size:
+        raise ValueError(f"{name} is compressed")
+    return file.read(part)
+
+
+def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array in float32.
+
+    Raises:
+        ValueError: it holds something else than finite numbers, or not as many bytes as it says.
+    """
+    content = io.BytesIO(_read(file, f"{name}.npy"))
+    version = np.lib.format.read_magic(content)
+    if version != (1, 0):
+        raise ValueError(f"{name} is of another version")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+    size = len(content.getbuffer()) - content.tell()
+    if dtype.kind != "f" or math.prod(shape) * dtype.itemsize != size:  # NumPy reserves what the header says
+        raise ValueError(f"{name} has not the size that it says")
+    content.seek(0)
+    array = np.load(content, allow_pickle=False).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return array
+
+
+def _number(table: Mapping[str, Any], name: str) -> float:
+    if not math.isfinite(number := float(table[name])):
+        raise ValueError(f"{name} is {number}")
+    return number
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 < value <= LARGEST_SIDE:
+        raise ValueError(f"a picture's side is {value!r:.20}, not 1 to {LARGEST_SIDE:,}")
+    return value
+
+
+def _check_lengths(tokenizer: Tokenizer, detector: WordDetector | None, familiarity: Familiarity | None) -> None:
+    """Refuse arrays of other lengths than the vocabulary, and than each other."""
+    if detector and not (
+        detector.weights.shape == (len(tokenizer), *detector.mean.shape)
+        and detector.document_frequency.shape == (len(tokenizer),)
+        and detector.mean.ndim == 1
+    ):
+        raise ValueError("its word detector has not the shape of its vocabulary")
+    if familiarity and familiarity.mean.ndim != 1:
+        raise ValueError("its mean features are not one vector")
 
 
 def _damaged(path: str | Path, error: Exception) -> CaptionError:

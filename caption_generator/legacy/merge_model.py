@@ -7,20 +7,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from caption_generator.checkpoint import Checkpoint
 from caption_generator.common.errors import CaptionError, first_line
+from caption_generator.common.hdf5 import finite, open_plain
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
 from caption_generator.encoders import EncoderIdentity
 from caption_generator.legacy.features import check_feature_size
 from caption_generator.legacy.pickles import Vocabulary
-from caption_generator.tokenizer import UNKNOWN, Tokenizer
+from caption_generator.tokenizer import LONGEST, UNKNOWN, Tokenizer
 
 # The gates of an LSTM by Keras' major version and their name there, and the cell that has them here.
 GATES = {("2", "sigmoid"): "lstm", ("3", "sigmoid"): "lstm", ("2", "hard_sigmoid"): "lstm-hard"}
 DROPOUTS = ("Dropout", "SpatialDropout1D", "GaussianDropout", "AlphaDropout", "GaussianNoise")  # nothing, once trained
+MOST_READ = 8  # layers that one layer reads; those of a merge model read two
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_merge_model(
     """
     try:
         layers, cell, room = _find_layers(path)
-        weights = {name: [np.asarray(array, np.float32) for array in layer.weights] for name, layer in layers.items()}
+        weights = {name: [finite(name, array) for array in layer.weights] for name, layer in layers.items()}
         decoder = _fill_decoder(weights, cell, path, vocabulary, identity)
     except CaptionError:
         raise
@@ -84,7 +85,7 @@ def read_merge_model(
             "one with notebook 4."
         ) from error
     longest = max_length or (room - 2 if room else vocabulary.tokenizer.max_length)
-    tokenizer = Tokenizer(vocabulary.tokenizer.words, longest)
+    tokenizer = Tokenizer(vocabulary.tokenizer.words, min(LONGEST, longest))
     return Checkpoint(decoder, tokenizer, identity, training={"dataset": "", "converted_from": Path(path).name})
 
 
@@ -166,9 +167,9 @@ def _find_layers(path: str | Path) -> tuple[dict[str, _Layer], str, int | None]:
 
 def _read_layers(path: str | Path) -> tuple[_Layer, str]:
     """The last layer of a saved model, by way of it those before, and Keras' major version."""
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise CaptionError(f"{path} does not exist: name the .h5 file of the other project.")
-    with h5py.File(path, "r") as file:
+    with open_plain(path) as file:
         if "about" in file:
             raise CaptionError(f"{path} is a model of this project already: caption with it as it is.")
         if "model_config" not in file.attrs:
@@ -187,6 +188,8 @@ def _read_layers(path: str | Path) -> tuple[_Layer, str]:
             before = map(build, _names(described[name]["inbound_nodes"]))
             reads = [read for layer in before for read in (layer.reads if layer.kind in DROPOUTS else [layer])]
             reads = [layer for layer in reads if layer.kind != "NotEqual"]  # the mask is a layer to Keras 3
+            if len(reads) > MOST_READ:  # or layers that read each other twice would be ever more
+                raise ValueError(f"the layer {name!r} reads {len(reads)} layers")
             group = saved.get(name, {})
             names = group.attrs["weight_names"] if group else ()
             return _Layer(name, kind, config, reads, [group[weight][()] for weight in names])

@@ -10,7 +10,7 @@ import numpy as np
 from caption_generator.common.errors import CaptionError, first_line
 from caption_generator.common.files import open_regular
 from caption_generator.common.pickles import PlainUnpickler, StandIn, plain_dict
-from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+from caption_generator.tokenizer import SPECIAL_TOKENS, UNFIT, Tokenizer
 
 # What the projects put around a caption. Keras' Tokenizer strips the brackets of <start>, and leaves an ordinary word.
 MARKS = (("startseq", "endseq"), ("<start>", "<end>"), ("start", "end"))
@@ -94,6 +94,8 @@ def read_tokenizer(path: str | Path, max_length: int = MAX_LENGTH) -> Vocabulary
             f"the Tokenizer in {path} has no word_index that numbers words from 1 on without a hole: "
             "make a vocabulary with notebook 3."
         )
+    if any(map(UNFIT.search, numbers)):
+        raise CaptionError(f"words in {path} hold control characters: make a vocabulary with notebook 3.")
     marks = next((pair for pair in MARKS if all(mark in numbers for mark in pair)), None)
     if marks is None:
         raise CaptionError(

@@ -1,0 +1,138 @@
+"""HDF5 files from anywhere, opened so that reading one costs no more than its size and reaches nothing else.
+
+HDF5 lets a file name arrays in other files and devices, compress them, leave them out, or compute them. None of that is
+in a file that Keras or this project wrote, so all of it is refused before an array is read.
+"""
+
+import math
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from caption_generator.common.files import open_regular
+
+MAX_STRINGS = 1 << 29  # bytes that a list of texts may take
+HEAP = b"GCOL\1\0\0\0"  # what texts of any length lie in; the size of that part follows
+
+
+@contextmanager
+def open_plain(path: str | Path) -> Iterator[h5py.File]:
+    """Open a regular HDF5 file to read, and check that all of its arrays are plain.
+
+    Raises:
+        OSError: it cannot be opened at all.
+        ValueError: an array is not plain.
+    """
+    longest = 0
+    with open_regular(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            longest = _longest_text(file.fileno(), size)
+    with h5py.File(path, "r") as opened:
+        _check_plain(opened, size, longest)
+        yield opened
+
+
+def _longest_text(descriptor: int, size: int) -> int:
+    """The size of the largest part that texts lie in. Each text of a list may be the same one, and as large."""
+    longest = 0
+    with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as content:
+        start = content.find(HEAP)
+        while start >= 0:
+            field = content[start + len(HEAP) : start + len(HEAP) + 8]
+            if len(field) == 8:
+                longest = max(longest, min(size, struct.unpack("<Q", field)[0]))
+            start = content.find(HEAP, start + 1)
+    return longest
+
+
+def _check_plain(file: h5py.File, size: int, longest: int) -> None:
+    """Refuse links, and arrays and attributes that do not lie in the file as they are.
+
+    Raises:
+        ValueError: there is one.
+    """
+    seen, todo = {_address(file)}, [file]
+    while todo:
+        item = todo.pop()
+        _check_attributes(item, size, longest)
+        if isinstance(item, h5py.Dataset):
+            _check_array(item, size)
+            continue
+        for name in item:
+            if not isinstance(item.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name!r} is a link to something else")
+            inner = item[name]
+            if not isinstance(inner, h5py.Group | h5py.Dataset):
+                raise ValueError(f"{name!r} is neither a group nor an array")
+            if _address(inner) not in seen:  # a group may hold itself
+                seen.add(_address(inner))
+                todo.append(inner)
+
+
+def _address(item: h5py.Group | h5py.Dataset) -> int:
+    return h5py.h5o.get_info(item.id).addr
+
+
+def _check_array(array: h5py.Dataset, size: int) -> None:
+    if array.external or array.is_virtual or array.chunks:
+        raise ValueError(f"{array.name!r} is not stored plainly in the file")
+    _check_type(array.name, array.dtype)
+    shape = array.shape
+    if shape is None:
+        return
+    if array.dtype.kind == "O":
+        if shape != ():
+            raise ValueError(f"{array.name!r} is a list of texts")
+        return
+    # An array that was never written has no bytes in the file, and would be read as zeros of any number.
+    needed = math.prod(shape) * array.dtype.itemsize
+    if needed > size or needed > array.id.get_storage_size():
+        raise ValueError(f"{array.name!r} is larger than what the file holds of it")
+
+
+def _check_attributes(item: h5py.Group | h5py.Dataset, size: int, longest: int) -> None:
+    for name in item.attrs:
+        attribute = item.attrs.get_id(name)
+        _check_type(name, attribute.dtype)
+        count = math.prod(attribute.shape or (1,))
+        if count * attribute.dtype.itemsize > size or (
+            attribute.dtype.kind == "O" and attribute.shape and count * longest > MAX_STRINGS
+        ):
+            raise ValueError(f"the attribute {name!r} is too large")
+
+
+def _check_type(name: str, dtype: np.dtype) -> None:
+    if dtype.kind not in "biufS" and h5py.check_string_dtype(dtype) is None:
+        raise ValueError(f"{name!r} holds neither numbers nor text")
+
+
+def finite_number(name: str, value: Any) -> float:
+    """A number.
+
+    Raises:
+        ValueError: it is not finite, or not a number at all.
+    """
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{name} is {number}")
+    return number
+
+
+def finite(name: str, values: Any) -> np.ndarray:
+    """An array in float32.
+
+    Raises:
+        ValueError: a number is not finite, or what was there are not numbers.
+    """
+    with np.errstate(over="ignore"):
+        values = np.asarray(values, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return values
