@@ -221,3 +221,17 @@ def test_a_comparison_has_a_dot_for_each_seed_and_a_stroke_at_their_mean():
     assert places[0] == places[1] < places[4] == places[5] < places[2] == places[3]
     assert axis.lines[0].get_color() == axis.lines[2].get_color() != axis.lines[4].get_color()
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["one", "two"]
+
+
+@pytest.mark.parametrize("text", ["$5 #1 was $6_50", "a $ alone", "costs $1^ and $2_ {"])
+def test_dollars_are_money_and_no_formula(workspace, text):
+    name = workspace.image_names()[0]
+    caption = replace(CAPTION, text=text)
+    figures = [
+        plots.photos(workspace.images, {name: [text]}),
+        plots.word_probabilities(workspace.images / name, caption),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+    assert texts(figures[0].axes[0]) == [text]
+    assert figures[1].get_suptitle().startswith(text)
