@@ -37,7 +37,7 @@ ROWS = (
     Row("Xception features of a photo", "ancestors_xception", "project_xception"),
     Row("... against the bare network on batches", "bare_xception", "project_xception", 0.95),
     Row("script, one photo, from nothing", "ancestors_script", "project_script"),
-    Row("... against importing TensorFlow", "import_tensorflow", "project_script", 1 / 1.6),
+    Row("... against importing TensorFlow", "import_tensorflow", "project_script", 10),
     Row("script, 1,000 photos, theirs started for each", "ancestors_script", "project_folder"),
     Row("... against its bare encoder on batches", "bare_bundled", "project_folder", 0.8),
     Row("a step of fine-tuning, against Keras' layers", "plain_finetuning", "project_finetuning"),

@@ -65,7 +65,8 @@ def table(folder: Path, count: int, runs: int) -> str:
 
     def row(label: str, unit: str, value: Callable[[str], float]) -> str:
         tensorflow, litert = map(value, models)
-        return f"| {label} | {tensorflow:,.3g} {unit} | {litert:,.3g} {unit} | {tensorflow / litert:.3g} |"
+        before, after = (f"{v:,.0f} {unit}" if v >= 100 else f"{v:.3g} {unit}" for v in (tensorflow, litert))
+        return f"| {label} | {before} | {after} | {tensorflow / litert:.3g} |"
 
     def median(work: str, part: int, scale: float = 1) -> Callable[[str], float]:
         return lambda engine: scale * statistics.median(result[part] for result in found[work, engine])
@@ -75,7 +76,7 @@ def table(folder: Path, count: int, runs: int) -> str:
         [
             "| | TensorFlow | LiteRT | ratio |\n|---|---|---|---|",
             row("script, one photo, cold", "s", median("cold", 0)),
-            row(f"... over importing TensorFlow, {imported:.3g} s", "", lambda e: median("cold", 0)(e) / imported),
+            row(f"... of importing TensorFlow, {imported:.3g} s", "%", lambda e: 100 * median("cold", 0)(e) / imported),
             row("one photo after loading, one core", "ms", median("photo", 0, 1000)),
             row(f"script, {count:,} photos", "s", median("folder", 0)),
             row("peak memory of that", "MB", median("folder", 1, 1e-6)),
@@ -124,24 +125,20 @@ def one_photo(model: Path, photo: Path) -> float:
 
 def packages_size(requirements: Path) -> int:
     """Bytes of the installed packages of a requirements file, with those that they need."""
-    waiting, found = read_requirements(requirements), {}
+    waiting, seen, files = read_requirements(requirements), set(), {}
     while waiting:
-        requirement = waiting.pop()
-        extras = requirement.extras or {""}
-        if not any(requirement.marker is None or requirement.marker.evaluate({"extra": e}) for e in ("", *extras)):
+        wanted = waiting.pop()
+        if str(wanted) in seen or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
             continue
-        name = requirement.name.lower()
-        if (name, *sorted(extras)) in found:
-            continue
-        package = distribution(name)
-        files = [file.locate() for file in package.files or ()]
-        found[name, *sorted(extras)] = {file: Path(file).stat().st_size for file in files if Path(file).is_file()}
-        for line in package.requires or ():
-            inner = Requirement(line)
-            if inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in extras):
+        seen.add(str(wanted))
+        package = distribution(wanted.name)
+        files |= {path: path.stat().st_size for path in map(Path, map(package.locate_file, package.files or ()))}
+        for inner in map(Requirement, package.requires or ()):
+            extras = (extra for extra in wanted.extras if inner.marker and inner.marker.evaluate({"extra": extra}))
+            if any(True for _ in extras):
                 inner.marker = None
-                waiting.append(inner)
-    return sum({file: size for files in found.values() for file, size in files.items()}.values())
+            waiting.append(inner)
+    return sum(files.values())
 
 
 def read_requirements(path: Path) -> list[Requirement]:

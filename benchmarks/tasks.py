@@ -75,34 +75,37 @@ def plain_finetuning() -> float:
     """A step, of 32 photos with five captions each, with the late layers as Keras has them."""
     import keras
 
-    from caption_generator.encoders import build_encoder
+    from caption_generator.checkpoint import load_encoder
+    from caption_generator.encoders import BUNDLED
 
-    encoder = build_encoder("bundled", pooling="grid")
-    cut = encoder.backbone.get_layer(encoder.row.early_layers_end)
-    return _finetuning(keras.Model(cut.output, encoder.backbone.output))
+    encoder = load_encoder(BUNDLED, pooling="grid")
+    cut = encoder.backbone.get_layer(encoder.row.early_layers_end).output
+    return _finetuning(keras.Model(cut, encoder.backbone.output), cut.shape[1:], encoder.row.feature_size)
 
 
 def project_finetuning() -> float:
-    from caption_generator.encoders import build_encoder
+    from caption_generator.checkpoint import load_encoder
+    from caption_generator.encoders import BUNDLED
     from caption_generator.finetuning.late_layers import split_encoder
 
-    return _finetuning(split_encoder(build_encoder("bundled", pooling="grid"))[1])
+    encoder = load_encoder(BUNDLED, pooling="grid")
+    early, late = split_encoder(encoder)
+    return _finetuning(late, early.output.shape[1:], encoder.row.feature_size)
 
 
-def _finetuning(late) -> float:
+def _finetuning(late, grid: tuple[int, ...], feature_size: int) -> float:
     import keras
     import tensorflow as tf
 
-    from caption_generator.decoders import build_decoder
+    from caption_generator.decoders import DecoderSpec, build_decoder
     from caption_generator.finetuning.finetune import EncoderDecoder
-    from caption_generator.systems import SYSTEMS
     from caption_generator.train import WordLoss
 
-    decoder = build_decoder(SYSTEMS["mobilenetv2-attention"].decoder_spec(1280, 2906))
+    decoder = build_decoder(DecoderSpec("attention", feature_size, 2906, units=512, dropout=0.4))
     model = EncoderDecoder(late, decoder.model)
     model.compile(optimizer=keras.optimizers.Adam(1e-4), loss=WordLoss(0.1), jit_compile=False)
     step = tf.function(model.train_step)
-    grids, words = tf.random.uniform((32, 28, 28, 32)), tf.random.uniform((160, WORDS + 1), 4, 2906, tf.int32)
+    grids, words = tf.random.uniform((32, *grid)), tf.random.uniform((160, WORDS + 1), 4, 2906, tf.int32)
     batch = ((grids, words), words, tf.ones_like(words, tf.float32))
     return median_seconds(lambda: float(step(batch)["loss"]), 7)
 
@@ -117,16 +120,17 @@ def ancestors_greedy() -> float:
 
 
 def project_greedy(beam: int = 1) -> float:
-    from caption_generator.decoders import DecoderSpec, build_decoder, frozen_step
+    from caption_generator.decoders import DecoderSpec, build_decoder
     from caption_generator.search import BeamSearch
     from caption_generator.tokenizer import END, SPECIAL_TOKENS, Tokenizer
 
     tokenizer = Tokenizer([*SPECIAL_TOKENS, *draw_words(VOCABULARY)], WORDS)
     decoder = build_decoder(DecoderSpec("merge", FEATURE_SIZE, VOCABULARY))
-    kernel, bias = decoder.last.get_weights()
+    next_word = decoder.model.get_layer("next_word")
+    kernel, bias = next_word.get_weights()
     bias[END] = -100.0  # no caption ends before its twelfth word
-    decoder.last.set_weights([kernel, bias])
-    search, features = BeamSearch(decoder, tokenizer, beam, step=frozen_step(decoder)), draw_features(1)
+    next_word.set_weights([kernel, bias])
+    search, features = BeamSearch(decoder, tokenizer, beam), draw_features(1)
     assert all(len(caption.words) == WORDS + 1 for found in search(features) for caption in found)
     return median_seconds(lambda: search(features), 15)
 
@@ -221,9 +225,9 @@ def _python(*arguments: str | Path) -> float:
 def _bare(encoder: str) -> float:
     import tensorflow as tf
 
-    from caption_generator.encoders import build_encoder
+    from caption_generator.checkpoint import load_encoder
 
-    network = build_encoder(encoder, weights=None).backbone
+    network = load_encoder(encoder, weights=None).backbone
     forward = tf.function(lambda pixels: network(pixels, training=False), autograph=False)
     pixels = tf.random.uniform((32, *network.input.shape[1:]), -1, 1)
     return median_seconds(lambda: forward(pixels).numpy()) / 32

@@ -26,12 +26,14 @@ def this_project() -> tuple[Callable[[Path], object], int, int]:
 
     load_tensorflow()
     from caption_generator.captioner import Captioner
+    from caption_generator.checkpoint import load_checkpoint
     from caption_generator.workspace import BUNDLED_MODEL
 
+    checkpoint = load_checkpoint(BUNDLED_MODEL)
+    parameters = checkpoint.network.count_params()
+    detector = checkpoint.detector  # no Keras model
+    parameters += detector.mean.size + detector.weights.size + detector.document_frequency.size
     captioner = Captioner.load()
-    parameters = captioner.encoder.model.count_params() + captioner.checkpoint.decoder.model.count_params()
-    detector = captioner.checkpoint.detector  # no Keras model
-    parameters += detector.mean.size + detector.weights.size + detector.share.size
     return lambda path: list(captioner.caption_files([path])), parameters, BUNDLED_MODEL.stat().st_size
 
 
