@@ -13,7 +13,7 @@ from caption_generator.common.errors import CaptionError
 from caption_generator.compare import KINDS, Outcome
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.train import TrainSettings
-from caption_generator.workspace import ROOT, Workspace
+from caption_generator.workspace import Workspace
 
 SMALL = {"units": 8, "embedding_size": 8, "hidden": 8}
 EPOCH = TrainSettings(epochs=1, batch_size=64, cosine=True)
@@ -162,5 +162,7 @@ def test_outcomes_are_kept_without_their_captions(tmp_path):
     assert json.loads((tmp_path / "comparison.json").read_text())[0]["kind"] == "merge"
 
 
-def test_the_readme_has_the_table_of_the_comparison_that_ships():
-    assert compare.table(compare.load_outcomes()) in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_comparison_that_ships_is_of_every_kind_with_three_seeds():
+    groups = compare.by_kind(compare.load_outcomes())
+    assert {kind for _, kind in groups} == set(KINDS)
+    assert {tuple(run.seed for run in runs) for runs in groups.values()} == {(0, 1, 2)}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import opinionated
 
 from caption_generator.captioner import Captioner
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
@@ -25,6 +24,7 @@ from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.workspace import BUNDLED_MODEL, ROOT
+from tests.helpers import opinionated
 
 pytest.importorskip("ai_edge_litert", reason="there is no LiteRT for this system")
 from caption_generator.inference.litert_engine import LiteRTEngine
