@@ -19,7 +19,7 @@ test: $(VENV)/tests
 	@PYTHON=$(abspath $(BIN))/python tests/run.sh
 
 notebooks: $(VENV)/tests
-	CAPTION_WORKSPACE=sample $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	CAPTION_WORKSPACE=sample PYTHONPATH=$(CURDIR) $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False \
 		--NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
 		--CoalesceStreamsPreprocessor.enabled=True notebooks/*.ipynb

@@ -22,4 +22,4 @@ unset CAPTION_WORKSPACE CAPTION_OUTPUTS CAPTION_SYSTEM
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -c "import matplotlib.pyplot" # builds its font cache, which it reports, outside of the notebooks
 "$PYTHON" -m pytest
-CAPTION_WORKSPACE=sample "$PYTHON" -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+CAPTION_WORKSPACE=sample PYTHONPATH="$copy" "$PYTHON" -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
