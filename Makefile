@@ -46,7 +46,7 @@ $(VENV)/tests: $(VENV)/runtime $(VENV)/web tests/requirements.txt tests/web/requ
 web: $(VENV)/web
 	@export WEBAPP_HTTPS=0 WEBAPP_SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))')" \
 		&& $(BIN)/python webapp/manage.py collectstatic --noinput --verbosity 0 \
-		&& $(BIN)/gunicorn --config webapp/gunicorn.conf.py webapp.wsgi
+		&& MALLOC_ARENA_MAX=2 $(BIN)/gunicorn --config webapp/gunicorn.conf.py webapp.wsgi
 
 streamlit: $(VENV)/web
 	@echo "Captions at http://127.0.0.1:$${PORT:-8501}"
