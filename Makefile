@@ -43,17 +43,14 @@ $(VENV)/tests: $(VENV)/runtime $(VENV)/web tests/requirements.txt tests/web/requ
 # The pages
 .PHONY: web streamlit
 
-web: export WEBAPP_SECRET_KEY ?= $(shell $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(50))')
-web: export WEBAPP_HTTPS = 0
-web: export PORT ?= 8000
 web: $(VENV)/web
-	@$(BIN)/python webapp/manage.py collectstatic --noinput --verbosity 0
-	@$(BIN)/gunicorn --config webapp/gunicorn.conf.py webapp.wsgi
+	@export WEBAPP_HTTPS=0 WEBAPP_SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))')" \
+		&& $(BIN)/python webapp/manage.py collectstatic --noinput --verbosity 0 \
+		&& MALLOC_ARENA_MAX=2 $(BIN)/gunicorn --config webapp/gunicorn.conf.py webapp.wsgi
 
-streamlit: PORT ?= 8501
 streamlit: $(VENV)/web
-	@echo "Captions at http://127.0.0.1:$(PORT)"
-	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
+	@echo "Captions at http://127.0.0.1:$${PORT:-8501}"
+	@$(BIN)/streamlit run streamlit_app.py --server.port $${PORT:-8501}
 
 $(VENV)/web: $(VENV)/caption requirements-web.txt
 	$(BIN)/pip install --quiet --requirement requirements-web.txt

@@ -39,7 +39,7 @@ def main() -> None:
     rates = []
     rates.append(float(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout))
     with local_server(WEB_CONCURRENCY=str(options.workers)) as (address, master):
-        load(address, options.clients, 5)  # until every worker is warm
+        load(address, options.clients, 15)  # until every worker is warm
         before = memory(master)
         started = time.monotonic()
         statuses, seconds = load(address, options.clients, options.seconds)

@@ -35,6 +35,7 @@ def local_server(**environment: str) -> Iterator[tuple[str, int]]:
             **os.environ,
             "WEBAPP_SECRET_KEY": secrets.token_urlsafe(50),
             "WEBAPP_HTTPS": "0",
+            "MALLOC_ARENA_MAX": "2",
             "WEBAPP_STATIC_ROOT": static,
             "HOST": "127.0.0.1",
             "PORT": str(port),

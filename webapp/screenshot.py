@@ -1,4 +1,4 @@
-"""Makes screenshot.png, the picture of the page in the README: python -m webapp.screenshot
+"""Makes screenshot.jpg, the picture of the page in the README: python -m webapp.screenshot
 
 It needs Playwright and Chromium (`CHROMIUM` names another than /usr/bin/chromium).
 """
@@ -14,6 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from webapp.local_server import REPOSITORY, local_server
 
+QUALITY = 85  # of the JPEG
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 # Without these, Chromium looks for updates and for its maker's servers.
 QUIET = [
@@ -29,11 +30,11 @@ QUIET = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Take a picture of the page with an example photo.")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "webapp" / "screenshot.png")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "webapp" / "screenshot.jpg")
     parser.add_argument("--example", default="boats.jpg")
     parser.add_argument("--word", default="boat", help="the word whose heat map is shown")
     parser.add_argument("--address", help="a server that runs already")
-    parser.add_argument("--size", default="1200x1180", help="width and height of the window")
+    parser.add_argument("--size", default="1100x900", help="width and height of the window")
     parser.add_argument("--dark", action="store_true")
     options = parser.parse_args()
     if options.address:
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def take(address: str, options: argparse.Namespace) -> None:
-    """Caption an example, show a word's heat map, and save the picture with 256 colours."""
+    """Caption an example, show a word's heat map, and save the picture."""
     width, height = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
         browser = playwright.chromium.launch_persistent_context(
@@ -64,11 +65,11 @@ def take(address: str, options: argparse.Namespace) -> None:
         word = page.locator(".word", has_text=options.word)
         if word.count():
             word.first.focus()
-        page.evaluate("scrollTo(0, 0)")
-        page.wait_for_timeout(500)
-        picture = Image.open(io.BytesIO(page.screenshot()))
+        page.locator(".examples img").last.scroll_into_view_if_needed()
+        page.wait_for_load_state("networkidle")  # the last examples are loaded when they come into view
+        picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
         browser.close()
-    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(options.out, optimize=True)
+    picture.convert("RGB").save(options.out, quality=QUALITY, optimize=True)
     print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
 
 
