@@ -36,8 +36,9 @@ $(VENV)/runtime: $(VENV)/caption requirements.txt
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/tests: $(VENV)/runtime tests/requirements.txt
+$(VENV)/tests: $(VENV)/runtime tests/requirements.txt requirements-spark.txt
 	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+	! command -v java >/dev/null || $(BIN)/pip install --quiet --requirement requirements-spark.txt
 	@touch $@
 
 # The pages
