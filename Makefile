@@ -36,8 +36,9 @@ $(VENV)/runtime: $(VENV)/caption requirements.txt
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/tests: $(VENV)/runtime $(VENV)/web tests/requirements.txt tests/web/requirements.txt
+$(VENV)/tests: $(VENV)/runtime $(VENV)/web tests/requirements.txt tests/web/requirements.txt requirements-spark.txt
 	$(BIN)/pip install --quiet --requirement tests/requirements.txt --requirement tests/web/requirements.txt
+	! command -v java >/dev/null || $(BIN)/pip install --quiet --requirement requirements-spark.txt
 	@touch $@
 
 # The pages

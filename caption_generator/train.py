@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from caption_generator.batches import CaptionBatches
@@ -59,6 +60,7 @@ def train_decoder(
     settings: TrainSettings | None = None,
     vectors: WordVectors | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    strategy: tf.distribute.Strategy | None = None,
 ) -> History:
     """Train a decoder; the same call again continues after the last full epoch.
 
@@ -73,28 +75,35 @@ def train_decoder(
         settings: by default `TrainSettings.for_captions`.
         vectors: pretrained vectors of the tokenizer's words, for a system that needs them.
         callbacks: as those of `fit`.
+        strategy: divides every batch among the devices of this machine, as `tf.distribute.MirroredStrategy()` does.
+            The result is that of one device, apart from rounding and dropout.
 
     Returns:
         For every epoch its number, mean training loss and mean dev loss, in nats a word.
 
     Raises:
-        CaptionError: there are no training captions, an image has no features, or the features or the word vectors are
-            not those of the system.
+        CaptionError: there are no training captions, an image has no features, the features or the word vectors are
+            not those of the system, or a batch cannot be divided among the devices.
     """
     check_captions(data.train, data.dev)
     check_features(system, features)
     captions = sum(map(len, data.train.values()))
     settings = settings or TrainSettings.for_captions(captions)
     keras.utils.set_random_seed(settings.seed)
-    decoder = build_system(system, features.encoder.feature_size, tokenizer, vectors)
-    batches = CaptionBatches(
-        data.train, features.matrix(list(data.train)), tokenizer, settings.batch_size, settings.seed
-    )
-    dev = CaptionBatches(data.dev, features.matrix(list(data.dev)), tokenizer, settings.batch_size, seed=None)
+    strategy = strategy or tf.distribute.get_strategy()
+    shared = strategy.num_replicas_in_sync > 1
+    if shared:
+        check_batches(data, settings.batch_size, strategy.num_replicas_in_sync)
+    kind = SharedCaptionBatches if shared else CaptionBatches
+    batches = kind(data.train, features.matrix(list(data.train)), tokenizer, settings.batch_size, settings.seed)
+    dev = kind(data.dev, features.matrix(list(data.dev)), tokenizer, settings.batch_size, seed=None)
     rate = system.learning_rate
     if settings.cosine:
         rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * len(batches))
-    decoder.model.compile(optimizer=keras.optimizers.Adam(rate), loss=WordLoss(), jit_compile=False)
+    with strategy.scope():  # the variables are copied to every device
+        decoder = build_system(system, features.encoder.feature_size, tokenizer, vectors)
+        loss = WordLoss(reduction="sum") if shared else WordLoss()
+        decoder.model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss, jit_compile=False)
     noted = asdict(settings)
     if not settings.cosine:  # more epochs continue the same run, unless the schedule hangs on their number
         del noted["epochs"]
@@ -110,6 +119,34 @@ def train_decoder(
     }
     checkpoint = Checkpoint(decoder, tokenizer, features.encoder, training=training)
     return fit(decoder.model, batches, dev, checkpoint, Path(folder), settings.epochs, callbacks=callbacks)
+
+
+class SharedCaptionBatches(CaptionBatches):
+    """Batches that several devices share. The weights of a batch add up to 1.
+
+    A device knows only its own part of a batch. With the mean over that part as its loss, a word would count more where
+    its part has fewer words. So each device sums up its weighted losses, and their sum is the mean over the batch.
+    """
+
+    def dataset(self) -> tf.data.Dataset:
+        return (
+            super().dataset().map(lambda inputs, targets, weights: (inputs, targets, weights / tf.reduce_sum(weights)))
+        )
+
+
+def check_batches(data: Dataset, batch_size: int, devices: int) -> None:
+    """Refuse batches that Keras cannot divide among devices.
+
+    Raises:
+        CaptionError: the first batch of the training or of the dev captions cannot be divided evenly.
+    """
+    for captions in (data.train, data.dev):
+        first = min(batch_size, sum(map(len, captions.values())))
+        if first % devices:
+            raise CaptionError(
+                f"a batch of {first} captions cannot be divided among {devices} devices: choose another batch size, or "
+                "use another number of devices."
+            )
 
 
 def build_system(
@@ -145,8 +182,8 @@ class WordLoss(keras.losses.Loss):
     evenly over the vocabulary. Five people describe a photo in five ways, so no single word deserves probability 1.
     """
 
-    def __init__(self, smoothing: float = 0.0):
-        super().__init__(reduction="mean_with_sample_weight", name="word_loss")
+    def __init__(self, smoothing: float = 0.0, reduction: str = "mean_with_sample_weight"):
+        super().__init__(reduction=reduction, name="word_loss")
         self.smoothing = smoothing
 
     def call(self, targets, logits):

@@ -22,4 +22,7 @@ unset CAPTION_WORKSPACE CAPTION_OUTPUTS CAPTION_SYSTEM
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -c "import matplotlib.pyplot" # builds its font cache, which it reports, outside of the notebooks
 "$PYTHON" -m pytest
-CAPTION_WORKSPACE=sample PYTHONPATH="$copy" "$PYTHON" -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg notebooks
+lacks=$("$PYTHON" -c "from caption_generator.cluster.session import missing; print(missing())")
+[ -z "$lacks" ] || echo "Notebook 9 is left out: $lacks"
+CAPTION_WORKSPACE=sample PYTHONPATH="$copy" "$PYTHON" -m pytest --nbval --nbval-current-env \
+    --nbval-sanitize-with notebooks/sanitize.cfg ${lacks:+--ignore=notebooks/9_past_one_machine.ipynb} notebooks

@@ -212,7 +212,7 @@ def start(*arguments, **environment) -> subprocess.Popen:
     )
 
 
-def wait_for(condition, process: subprocess.Popen, seconds: float = 120):
+def wait_for(condition, process: subprocess.Popen, seconds: float = 400):
     """What `condition` gives as soon as that is true; fails if the process ends before."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -245,7 +245,7 @@ def test_a_lost_executor_loses_no_row_and_doubles_none(spark, tmp_path):
         first, second = executors(process.pid)
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: set(executors(process.pid)) - {first, second}, process)  # another starts in its place
-        assert process.wait(120) == 0, process.stderr.read()
+        assert process.wait(400) == 0, process.stderr.read()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

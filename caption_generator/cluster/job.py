@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +23,7 @@ from caption_generator.cluster.tasks import CaptionTask, EncodeTask, PackTask, T
 from caption_generator.common.console import load_tensorflow
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import digest
-
-try:
-    from caption_generator.inference.exported import find_export
-except ImportError:  # TODO until the exported models are there
-
-    def find_export(model):
-        return None
-
+from caption_generator.inference.exported import find_export
 
 if TYPE_CHECKING:  # they import TensorFlow
     from caption_generator.encoders import Encoder
@@ -206,6 +200,8 @@ def caption_task(spark: SparkSession, model: str | Path, beam: int = 3, top: int
         CaptionError: there is no such model, or its encoder is in another file.
     """
     file = find_export(model)
+    if file and find_spec("ai_edge_litert") is None and Path(model).is_file():
+        file = None  # where the driver has no LiteRT, the executors are taken to have none either
     if file is None:
         load_tensorflow()
         from caption_generator.checkpoint import read_about
