@@ -173,7 +173,7 @@ def test_a_failure_while_saving_leaves_the_old_file_and_no_other(half, checkpoin
         monkeypatch.setattr(checkpoint_module, "_repack", lambda *a: disk_full_after(repack, *a))
     else:
         monkeypatch.setattr(keras.Model, "save", lambda *a, **o: disk_full_after(save, *a, **o))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CaptionError, match="disk is full"):
         save_checkpoint(checkpoint, path, half=half)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]

@@ -9,6 +9,8 @@ import pytest
 
 from caption_generator import features as features_module
 from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import only_run
+from caption_generator.common.pickles import save_pickle
 from caption_generator.encoders import Encoder, EncoderIdentity, with_pooling
 from caption_generator.features import Features, extract_features, load_features, save_features
 from caption_generator.images import load_pixels
@@ -214,7 +216,7 @@ def test_without_any_image_there_are_no_features(workspace, tiny_encoder):
 def test_outputs_are_made_where_there_is_no_folder_yet(workspace, tmp_path, tiny_encoder):
     path = tmp_path / "new" / "outputs" / "features.p"
     extract_features(tiny_encoder, workspace.images, workspace.image_names()[:2], path)
-    assert [p.name for p in path.parent.iterdir()] == ["features.p"]
+    assert {p.name for p in path.parent.iterdir()} == {".lock", "features.p"}
 
 
 @pytest.mark.parametrize(
@@ -253,3 +255,61 @@ def test_a_matrix_of_images_without_vectors_is_refused_with_a_count_and_a_name()
     features = Features({"a": np.zeros(6, np.float32)}, IDENTITY)
     with pytest.raises(CaptionError, match=r"lacks 2 of 3 images, b among them.*notebook 2"):
         features.matrix(["a", "b", "c"])
+
+
+def test_features_p_has_the_same_bytes_after_an_interruption_at_any_batch(
+    workspace, tmp_path, tiny_encoder, monkeypatch
+):
+    names = workspace.image_names()
+    extract_features(tiny_encoder, workspace.images, names, tmp_path / "whole.p", 5)
+    whole = (tmp_path / "whole.p").read_bytes()
+    for batches in (1, 2):
+        path = tmp_path / str(batches) / "features.p"
+        interrupt_after(batches, tiny_encoder, monkeypatch, workspace.images, names, path, 5)
+        extract_features(tiny_encoder, workspace.images, names, path, 5)
+        assert path.read_bytes() == whole
+    extract_features(tiny_encoder, workspace.images, names[:5], tmp_path / "grown.p", 5)
+    extract_features(tiny_encoder, workspace.images, names, tmp_path / "grown.p", 5)
+    assert (tmp_path / "grown.p").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (7,),
+        ([1, 2],),
+        ({"a.jpg": "text"},),
+        ({"a.jpg": 10**100},),
+        ({"a.jpg": np.array([1, np.nan], np.float32)},),
+        ({"a.jpg": np.array([1, 1e300])},),
+        ({"a.jpg": np.array([1, 2j])},),
+        ({"a.jpg": np.array(["a", "b"])},),
+        ({"a.jpg": np.float32(3)},),
+        ({3: np.zeros(6, np.float32)},),
+        ({"a.jpg": np.zeros(6, np.float32), "b.jpg": np.zeros(7, np.float32)},),
+        ({"a.jpg": np.zeros(7, np.float32)}, IDENTITY.to_dict()),
+        ({"a.jpg": np.zeros(6, np.float32)}, "tiny"),
+        ({"a.jpg": np.zeros(6, np.float32)}, {"name": "tiny"}),
+        ({"a.jpg": np.zeros(6, np.float32)}, IDENTITY.to_dict() | {"weights": "\x1b[2J"}),
+        ({"a.jpg": np.zeros(6, np.float32)}, IDENTITY.to_dict() | {"feature_size": 6.0}),
+    ],
+)
+def test_what_is_no_table_of_vectors_is_one_sentence(values, tmp_path):
+    save_pickle(tmp_path / "features.p", *values)
+    with pytest.raises(CaptionError, match=r"features\.p .*notebook 2|features\.p is not a pickle of plain data"):
+        load_features(tmp_path / "features.p")
+
+
+@pytest.mark.parametrize("left", [b"", b"torn", pickle.dumps(7), pickle.dumps((1, 2, 3)), pickle.dumps(({}, 7))])
+def test_a_part_that_is_no_batch_is_done_again(left, workspace, tiny_encoder, tmp_path):
+    names = workspace.image_names()
+    whole = extract_features(tiny_encoder, workspace.images, names, tmp_path / "whole.p", 5)
+    Path(f"{workspace.features}.part").write_bytes(left)
+    assert_same(extract_features(tiny_encoder, workspace.images, names, workspace.features, 5), whole)
+    assert not Path(f"{workspace.features}.part").exists()
+
+
+def test_two_runs_do_not_write_into_one_folder(workspace, tiny_encoder):
+    with only_run(workspace.outputs), pytest.raises(CaptionError, match="another run is writing"):
+        extract_features(tiny_encoder, workspace.images, workspace.image_names(), workspace.features)
+    assert not workspace.features.exists()

@@ -1,17 +1,22 @@
 """Files are written whole or not at all, and a pickle can hold data but never run code."""
 
 import builtins
+import errno
 import os
 import pickle
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from caption_generator.common.errors import CaptionError
-from caption_generator.common.files import digest, replacing
+from caption_generator.common import files as files_module
+from caption_generator.common.errors import CaptionError, first_line
+from caption_generator.common.files import digest, only_run, open_regular, replacing
 from caption_generator.common.pickles import load_pickles, save_pickle
+from caption_generator.workspace import ROOT
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 ANCESTORS = ("Karan14-11_tokenizer.p", "akd15102091_tokenizer.p")
@@ -232,3 +237,128 @@ def test_what_lies_before_the_torn_end_can_be_had(tmp_path):
 def test_a_folder_in_a_pickles_place_is_one_sentence(tmp_path):
     with pytest.raises(CaptionError, match=r"cannot read .*directory"):
         list(load_pickles(Path(tmp_path)))
+
+
+HOLD = """
+import sys
+from caption_generator.common.files import only_run
+with only_run(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_keeps_a_second_run_out_and_ends_with_the_process_that_holds_it(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as first:
+        assert first.stdout.readline() == b"held\n"
+        with pytest.raises(CaptionError, match=r"another run is writing into .*folder") as refusal, only_run(folder):
+            pass
+        assert "\n" not in str(refusal.value)
+        with only_run(tmp_path):  # another folder is free
+            pass
+        first.kill()
+    with only_run(folder), only_run(tmp_path):
+        pass
+    with pytest.raises(KeyboardInterrupt), only_run(folder):
+        raise KeyboardInterrupt
+    with only_run(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_locked_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CaptionError, match="cannot write"), only_run(tmp_path / "file" / "folder"):
+        pass
+
+
+def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files_module.fcntl, "flock", no_locks)
+    with only_run(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EFBIG, "File too large"),
+        RuntimeError(
+            "Problems closing file (file write failed: errno = 28, error message = 'No space left on device')"
+        ),
+    ],
+)
+@pytest.mark.parametrize("when", ["mkstemp", "inside", "fsync"])
+def test_a_full_disk_is_one_sentence_and_destroys_nothing(when, error, tmp_path, monkeypatch):
+    path = tmp_path / "features.p"
+    path.write_text("old")
+
+    def full(*_, **__):
+        raise error
+
+    if when == "mkstemp" and isinstance(error, RuntimeError):
+        pytest.skip("HDF5 makes no temporary file")
+    if when != "inside":
+        monkeypatch.setattr({"mkstemp": files_module.tempfile, "fsync": files_module.os}[when], when, full)
+    with pytest.raises(CaptionError, match=r"the disk is full, and .*features\.p is as it was"), replacing(path) as new:
+        new.write_text("half")
+        if when == "inside":
+            full()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["features.p"]
+
+
+def test_another_error_is_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(OSError, match="Input/output"), replacing(tmp_path / "features.p"):
+        raise OSError(errno.EIO, "Input/output error")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_reaches_the_disk_before_its_name_does_and_its_folder_after(tmp_path, monkeypatch):
+    done: list[str] = []
+    real_sync, real_replace = os.fsync, Path.replace
+
+    def sync(handle):
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        done.append("folder" if path == tmp_path else f"file of {path.stat().st_size}")
+        real_sync(handle)
+
+    def rename(self, target):
+        done.append("rename")
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", rename)
+    with replacing(tmp_path / "features.p") as temporary:
+        temporary.write_text("whole")
+    assert done == ["file of 5", "rename", "folder"]
+
+
+def test_only_a_regular_file_is_opened(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"text"
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    for name in (tmp_path / "fifo", tmp_path / "link", Path("/dev/zero"), Path("/dev/tty")):
+        if name.exists():
+            with pytest.raises(OSError, match="not a regular file"):
+                open_regular(name)
+            with pytest.raises(CaptionError, match=r"cannot read .*not a regular file"):
+                list(load_pickles(name))
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_regular(tmp_path / "loop")
+
+
+@pytest.mark.parametrize("text", ["one\ntwo", "\x1b[2Jx", "half \ud800", "a" * 10_000, ""])
+def test_what_is_quoted_of_an_error_is_one_short_line(text):
+    quoted = first_line(ValueError(text))
+    assert quoted.isprintable() and len(quoted) <= 500

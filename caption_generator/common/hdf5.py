@@ -18,6 +18,7 @@ import numpy as np
 
 from caption_generator.common.files import open_regular
 
+MAX_METADATA = 64 << 20  # bytes of a file that are not arrays: names, settings, vocabulary
 MAX_STRINGS = 1 << 29  # bytes that a list of texts may take
 HEAP = b"GCOL\1\0\0\0"  # what texts of any length lie in; the size of that part follows
 
@@ -59,12 +60,13 @@ def _check_plain(file: h5py.File, size: int, longest: int) -> None:
     Raises:
         ValueError: there is one.
     """
-    seen, todo = {_address(file)}, [file]
+    seen, todo, found, stored = {_address(file)}, [file], [], 0
     while todo:
         item = todo.pop()
-        _check_attributes(item, size, longest)
+        found.append(item)
         if isinstance(item, h5py.Dataset):
             _check_array(item, size)
+            stored += item.id.get_storage_size()
             continue
         for name in item:
             if not isinstance(item.get(name, getlink=True), h5py.HardLink):
@@ -75,6 +77,11 @@ def _check_plain(file: h5py.File, size: int, longest: int) -> None:
             if _address(inner) not in seen:  # a group may hold itself
                 seen.add(_address(inner))
                 todo.append(inner)
+    # HDF5 reads an attribute to look at its size, so what is left for all of them is limited first.
+    if size - stored > MAX_METADATA:
+        raise ValueError(f"{(size - stored) >> 20:,} MiB of it are no arrays")
+    for item in found:
+        _check_attributes(item, size, longest)
 
 
 def _address(item: h5py.Group | h5py.Dataset) -> int:
