@@ -1,13 +1,12 @@
 """Caption photos from the command line with a trained model."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 from caption_generator.captioner import Captioner, vocabulary_note
-from caption_generator.common.console import positive, progress
+from caption_generator.common.console import json_line, let_stdout_take_any_text, positive, printable, progress
 from caption_generator.common.errors import CaptionError
 from caption_generator.images import find_pictures
 from caption_generator.workspace import BUNDLED_MODEL
@@ -48,13 +47,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def complain(sentence: str) -> None:
-    print(f"testing_caption_generator.py: {sentence}", file=sys.stderr)
+    print(f"testing_caption_generator.py: {printable(sentence)}", file=sys.stderr)
 
 
 def main() -> int:
     options = parse_arguments()
-    # A file's name is printed as it is, even where it is not text in this system's encoding.
-    sys.stdout.reconfigure(errors="surrogateescape")
+    let_stdout_take_any_text()
     model = options.model or BUNDLED_MODEL
     paths, errors = find_pictures(options.image)
     one_photo = len(options.image) == 1 and paths == [Path(options.image[0])]
@@ -72,9 +70,13 @@ def main() -> int:
             for caption in result.captions[: options.top]:
                 if options.json:
                     line = {"image": str(result.path), "caption": caption.text, "score": round(caption.score, 4)}
-                    print(json.dumps(line, ensure_ascii=False), flush=True)
+                    print(json_line(line), flush=True)
                 else:
-                    print(caption.text if one_photo else f"{result.path}\t{caption.text}", flush=True)
+                    name = (
+                        printable(str(result.path)) if sys.stdout.isatty() else result.path
+                    )  # programs read it as it is
+                    text = printable(caption.text)
+                    print(text if one_photo else f"{name}\t{text}", flush=True)
             shown.append(result)
         if options.show and shown:
             try:

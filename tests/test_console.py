@@ -1,13 +1,15 @@
 """TensorFlow's chatter is dropped, and nothing that comes after it."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from caption_generator.common.console import native_stderr_silenced
+from caption_generator.common.console import native_stderr_silenced, printable
 from caption_generator.workspace import ROOT
 
 
@@ -26,6 +28,86 @@ def test_an_error_inside_is_raised_and_stderr_comes_back(capfd):
         raise ValueError
     os.write(2, b"afterwards")
     assert capfd.readouterr().err == "afterwards"
+
+
+def test_threads_may_silence_stderr_at_the_same_time(capfd):
+    inside, leave = threading.Barrier(3), threading.Event()
+
+    def silenced(wait: bool) -> None:
+        with native_stderr_silenced():
+            inside.wait(30)
+            os.write(2, b"from a thread")
+            if wait:
+                leave.wait(30)
+
+    threads = [threading.Thread(target=silenced, args=(wait,)) for wait in (False, True)]
+    for thread in threads:
+        thread.start()
+    inside.wait(30)
+    threads[0].join()
+    os.write(2, b"from the one that is still inside")
+    leave.set()
+    threads[1].join()
+    os.write(2, b"afterwards")
+    assert capfd.readouterr().err == "afterwards"
+
+
+NAMES = ["日本.jpg", "café.jpg", "caf\udce9.jpg", "dog\n\x1b[31m.jpg", "\U0001f436.jpg", "\x9b1m.jpg"]
+PRINT = """
+import sys
+from caption_generator.common.console import json_line, let_stdout_take_any_text
+let_stdout_take_any_text()
+for name in {names!a}:
+    print(json_line({{"image": name}}) if {as_json} else name.replace("\\n", ""), flush=True)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "latin1"])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_name_outside_the_code_page_ends_nothing_and_json_is_utf8(encoding, as_json):
+    code = PRINT.format(names=NAMES, as_json=as_json)
+    environment = os.environ | {
+        "PYTHONIOENCODING": encoding,
+        "PYTHONUTF8": "0",
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+    }
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert done.stderr == b""
+    lines = done.stdout.removesuffix(b"\n").split(b"\n")
+    if as_json:
+        assert [json.loads(line.decode("utf-8"))["image"] for line in lines] == NAMES
+        assert lines[0] == '{"image": "日本.jpg"}'.encode()
+        assert all(line.decode("utf-8").isprintable() for line in lines)
+    else:
+        assert lines == [os.fsencode(name.replace("\n", "")) for name in NAMES]
+
+
+def test_a_terminal_that_lacks_a_character_gets_an_escape():
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    code = PRINT.format(names=NAMES[:3], as_json=False) + PRINT.format(names=NAMES[:3], as_json=True)
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).replace(b"\r", b"").split(b"\n")
+    os.close(ours)
+    assert shown[:3] == [b"\\u65e5\\u672c.jpg", b"caf\\xe9.jpg", b"caf\xe9.jpg"]
+    assert [json.loads(line)["image"] for line in shown[3:6]] == NAMES[:3]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a dog", "a dog"),
+        ("日本", "日本"),
+        ("a\nb\t\x1b[2J", "a\\nb\\t\\x1b[2J"),
+        ("caf\udce9", "caf\\udce9"),
+        ("\x9b", "\\x9b"),
+    ],
+)
+def test_what_would_move_a_cursor_is_escaped(text, shown):
+    assert printable(text) == shown
 
 
 def test_no_file_descriptor_is_lost():

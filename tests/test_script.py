@@ -120,6 +120,18 @@ def test_a_name_that_is_not_text_is_printed_as_it_is(model, tmp_path):
     assert printed.startswith(photo + b"\t")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_names_outside_the_code_page_cost_no_caption(model, tmp_path, encoding):
+    for name in ("日本.jpg", "été.jpg", "x.jpg"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    settings = environment() | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    printed = subprocess.check_output(command("-i", tmp_path, "--model", model), env=settings)
+    names = [line.split("\t")[0] for line in printed.decode("utf-8").splitlines()]
+    assert names == [str(tmp_path / name) for name in ("x.jpg", "été.jpg", "日本.jpg")]
+    printed = subprocess.check_output(command("-i", tmp_path, "--model", model, "--json"), env=settings)
+    assert [json.loads(line)["image"] for line in printed.decode("utf-8").splitlines()] == names
+
+
 def test_a_missing_model_is_one_sentence(workspace):
     done = run("-i", workspace.images, "--model", "missing.h5")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,7 +1,9 @@
 """The terminal: progress bars, numbers on the command line, and libraries that must not write to it."""
 
 import argparse
+import codecs
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -26,6 +28,40 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
+
+
+def printable(text: str) -> str:
+    """On one line, with an escape for what would move a terminal's cursor or is no text, as file names can hold."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line that stdout can take: UTF-8 as it is, and an escape for what is not printable or not text."""
+    line = json.dumps(value, ensure_ascii=False)
+    line = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return line
+
+
+def let_stdout_take_any_text() -> None:
+    """Write UTF-8 to a file or a pipe, whatever the system's encoding; on a terminal, escape what it lacks.
+
+    Bytes of a file's name that are not text come out as they are.
+    """
+    codecs.register_error("any_text", _any_text)
+    sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="any_text")
+
+
+def _any_text(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    char = error.object[error.start]
+    if "\udc80" <= char <= "\udcff":  # where Python keeps a byte that is not text
+        return bytes([ord(char) - 0xDC00]), error.start + 1
+    return char.encode("unicode_escape").decode(), error.start + 1
 
 
 class Shared:
