@@ -58,7 +58,8 @@ def _photo_grid(texts: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]
 
 def _show_photo(axis: Axes, path: Path, text: str) -> None:
     axis.imshow(_small(path))
-    axis.text(0, -0.04, text, transform=axis.transAxes, va="top", fontsize=12, linespacing=1.25)
+    # Dollars are money here: matplotlib takes what is between two of them for a formula.
+    axis.text(0, -0.04, text, transform=axis.transAxes, va="top", fontsize=12, linespacing=1.25, parse_math=False)
 
 
 def _small(path: str | Path, size: int = 600) -> Image.Image:
@@ -222,7 +223,7 @@ def attention(photo: str | Path, caption: Caption, grid: tuple[int, int], column
         axis.imshow(image.convert("L"), cmap="gray", extent=extent)
         axis.imshow(cells, cmap="inferno", alpha=0.55, vmin=0, vmax=weights.max(), extent=extent)
         telling = word not in FUNCTION_WORDS and word not in SPECIAL_TOKENS
-        axis.set_title(word, fontsize=13, color="black" if telling else GREY)
+        axis.set_title(word, fontsize=13, color="black" if telling else GREY, parse_math=False)
     return _tidy(figure)
 
 
@@ -339,7 +340,7 @@ def word_probabilities(photo: str | Path, caption: Caption) -> Figure:
     """A photo, and how sure the model was of each word when it wrote it."""
     words, probabilities = zip(*caption.words, strict=True)
     figure = _words_beside(photo, words, probabilities, "probability, given the photo and the words above")
-    figure.suptitle(f"{caption.text}  (score {caption.score:.2f})", fontsize=14)
+    figure.suptitle(f"{caption.text}  (score {caption.score:.2f})", fontsize=14, parse_math=False)
     return _tidy(figure)
 
 

@@ -277,3 +277,17 @@ def test_the_teacher_forcing_table_has_the_captions_of_a_small_batch(captions, t
         (axis,) = plots.teacher_forcing_table(inputs, targets, tokenizer).axes
         assert len(axis.texts) == 2 * 3 * min(3, len(inputs))
         plots.plt.close("all")
+
+
+@pytest.mark.parametrize("text", ["$5 #1 was $6_50", "a $ alone", "costs $1^ and $2_ {"])
+def test_dollars_are_money_and_no_formula(workspace, text):
+    name = workspace.image_names()[0]
+    caption = replace(CAPTION, text=text)
+    figures = [
+        plots.photos(workspace.images, {name: [text]}),
+        plots.word_probabilities(workspace.images / name, caption),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+    assert texts(figures[0].axes[0]) == [text]
+    assert figures[1].get_suptitle().startswith(text)
