@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from webapp.local_server import REPOSITORY, local_server
 
-QUALITY = 85  # of the JPEG
+QUALITY = 80  # of the JPEG
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 # Without these, Chromium looks for updates and for its maker's servers.
 QUIET = [

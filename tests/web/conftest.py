@@ -179,7 +179,7 @@ def open_page(browser, address, captioner):
 def find_violations():
     """A function: a page in, what axe-core finds wrong out."""
     if not AXE.is_file():
-        pytest.skip("axe-core is not installed: npm install --prefix tests/web")
+        pytest.skip("axe-core is not installed: npm install --no-package-lock --prefix tests/web")
     script = AXE.read_text(encoding="utf-8")
 
     def find(page) -> list[str]:
