@@ -69,10 +69,10 @@ class Captioner:
     def load(
         cls, model: str | Path = BUNDLED_MODEL, beam: int = 3, encoder_weights: str | Path = "imagenet"
     ) -> "Captioner":
-        """Load a checkpoint and the encoder that belongs to it.
+        """Load a model; where it was exported and LiteRT is installed, without TensorFlow.
 
         Args:
-            model: any checkpoint of this project.
+            model: any checkpoint of this project, or an exported model.
             encoder_weights: a local file, for a checkpoint whose encoder is neither in it nor downloadable.
 
         Raises:

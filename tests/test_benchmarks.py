@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from PIL import Image
 
 from benchmarks import tasks

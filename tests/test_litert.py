@@ -153,6 +153,8 @@ def test_a_stale_export_is_not_used(model, untrained):
     save_checkpoint(untrained("merge"), model)
     assert find_export(model) is None
     assert isinstance(load_engine(model), KerasEngine)
+    with pytest.raises(CaptionError, match=rf"{export_path(model)} was exported before {model} changed"):
+        load_engine(export_path(model))
     export_checkpoint(model)
     assert isinstance(load_engine(model), LiteRTEngine)
 
@@ -160,6 +162,7 @@ def test_a_stale_export_is_not_used(model, untrained):
 def test_an_export_in_another_format_is_not_used(model, monkeypatch):
     monkeypatch.setattr(exported, "FORMAT", exported.FORMAT + 1)
     assert isinstance(load_engine(model), KerasEngine)
+    model.unlink()
     with pytest.raises(CaptionError, match="another version of this project"):
         load_engine(export_path(model))
 
@@ -223,7 +226,7 @@ def test_the_script_needs_neither_tensorflow_nor_keras(model, pictures, tmp_path
     ("packages", "kept", "sentence"),
     [
         ((*HEAVY, "ai_edge_litert"), "both", "needs LiteRT or TensorFlow, and neither is installed"),
-        (("ai_edge_litert",), "export", "needs LiteRT: pip install ai-edge-litert"),
+        (("ai_edge_litert",), "export", "needs LiteRT, which is not installed"),
         (HEAVY, "checkpoint", "was not exported, so it needs TensorFlow, which is not installed"),
         (HEAVY, "stale", "was exported before it changed, so it needs TensorFlow, which is not installed"),
         (HEAVY, "none", "does not exist"),

@@ -61,11 +61,7 @@ def load_engine(model: str | Path, encoder_weights: str | Path = "imagenet") -> 
         else:
             return LiteRTEngine.load(exported)
     if not Path(model).is_file() or Path(model).suffix == SUFFIX:
-        if exported:
-            raise CaptionError(f"{exported} needs LiteRT: pip install ai-edge-litert.")
-        raise CaptionError(
-            f"{model} does not exist: train a model with notebook 4, or leave --model out to use the one that ships."
-        )
+        raise CaptionError(_no_checkpoint(model, exported))
     try:
         # TensorFlow takes seconds to import, and a model that was exported does without it.
         load_tensorflow()
@@ -74,6 +70,16 @@ def load_engine(model: str | Path, encoder_weights: str | Path = "imagenet") -> 
     from caption_generator.inference.keras_engine import KerasEngine
 
     return KerasEngine.load(model, encoder_weights)
+
+
+def _no_checkpoint(model: str | Path, exported: Path | None) -> str:
+    """Why there is nothing that TensorFlow could load, in one sentence."""
+    if exported:
+        return f"{exported} needs LiteRT, which is not installed: pip install -r requirements-caption.txt."
+    if Path(model).is_file():
+        checkpoint = Path(model).with_suffix(".h5")
+        return f"{model} was exported before {checkpoint} changed: name {checkpoint} itself, or export it again."
+    return f"{model} does not exist: train a model with notebook 4, or leave --model out to use the one that ships."
 
 
 def _needs(model: str | Path, exported: Path | None) -> str:

@@ -130,10 +130,11 @@ def find_export(model: str | Path) -> Path | None:
     Raises:
         CaptionError: the exported model is damaged.
     """
-    path, checkpoint = export_path(model), Path(model)
+    path = export_path(model)
+    checkpoint = path.with_suffix(".h5") if Path(model) == path else Path(model)
     if not path.is_file():
         return None
-    if path == checkpoint or not checkpoint.is_file():
+    if not checkpoint.is_file():
         return path
     about = read_about(path)
     # SHA-256 of 20 MB takes some 20 ms, and no change of the checkpoint escapes it, unlike its size and its date.
