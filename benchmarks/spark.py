@@ -1,15 +1,15 @@
 """Measure the Spark job on this machine: reading small files, Arrow against pandas, one worker against two, memory.
 
-    python -m benchmarks.spark FOLDER          FOLDER has at least 2,000 photos
+    python -m benchmarks.spark FOLDER
 
-Each figure is printed as a line of JSON. `cpu_ms` is processor time of all processes for each photo: it hardly depends
-on what else the machine does, and the seconds do.
+FOLDER has JPEG photos. They are copied into a temporary folder as often as needed. Each figure is printed as a line of
+JSON. `cpu_ms` is processor time of all processes for each photo. It hardly depends on what else the machine does.
 """
 
+import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ from caption_generator.cluster.job import BATCH, caption_task, process
 from caption_generator.cluster.session import start_spark
 from caption_generator.cluster.sources import FILE_COST, open_source, settings
 from caption_generator.cluster.tasks import PackTask, result_schema, run, worker
+from caption_generator.common.console import positive
 from caption_generator.workspace import BUNDLED_MODEL
 
-FILES, CAPTIONED = 10_000, 1_000
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -90,46 +90,53 @@ def read_all(spark, source, label: str, count: int) -> None:
 
 
 def main() -> None:
-    originals = sorted(Path(sys.argv[1]).glob("*.jpg"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--files", type=positive, default=10_000, help="photos to list and read (default: 10,000)")
+    parser.add_argument("--captioned", type=positive, default=1_000, help="photos to caption (default: 1,000)")
+    parser.add_argument("--times", type=positive, default=3, help="how often (default: 3)")
+    options = parser.parse_args()
+    files_count, captioned = options.files, options.captioned
+    originals = sorted(options.folder.glob("*.jpg"))
     scratch = Path(tempfile.mkdtemp(dir=os.environ.get("TMPDIR")))
     many = scratch / "many"
     many.mkdir()
-    for number in range(FILES):
+    for number in range(files_count):
         shutil.copyfile(originals[number % len(originals)], many / f"{number:06}.jpg")
     few = scratch / "few"
     few.mkdir()
-    for number in range(CAPTIONED):
+    for number in range(captioned):
         os.link(many / f"{number:06}.jpg", few / f"{number:06}.jpg")
-    print(json.dumps({"bytes": sum(path.stat().st_size for path in many.iterdir()) // FILES}))
+    print(json.dumps({"bytes": sum(path.stat().st_size for path in many.iterdir()) // files_count}))
 
     spark = start_spark("local[2]", spark_driver_memory="1g")
     files = open_source(spark, str(many))
     packed = str(scratch / "photos.parquet")
-    with timed("pack", FILES):
+    with timed("pack", files_count):
         process(files, PackTask(), spark, packed)
-    for _ in range(3):
-        read_all(spark, files, "folder", FILES)
-        read_all(spark, open_source(spark, packed), "Parquet", FILES)
+    for _ in range(options.times):
+        read_all(spark, files, "folder", files_count)
+        read_all(spark, open_source(spark, packed), "Parquet", files_count)
 
     task = caption_task(spark, BUNDLED_MODEL)
     schema = from_arrow_schema(result_schema(task))
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH))
     photos = open_source(spark, str(few))
     photos = photos.read(photos.listing(), F.lit(True))
-    for _ in range(3):
-        with timed("mapInArrow", CAPTIONED):
+    for _ in range(options.times):
+        with timed("mapInArrow", captioned):
             photos.mapInArrow(worker(task), schema).select(F.count("caption")).first()
-        with timed("mapInPandas", CAPTIONED):
+        with timed("mapInPandas", captioned):
             photos.mapInPandas(lambda frames: run_pandas(task, frames), schema).select(F.count("caption")).first()
     print(json.dumps({"worker_memory_mb": worker_memory()}))
     spark.stop()
 
-    for cores in (1, 2, 1, 2):
+    for cores in (1, 2) * options.times:
         spark = start_spark(f"local[{cores}]", spark_driver_memory="1g")
         task = caption_task(spark, BUNDLED_MODEL)
-        process(open_source(spark, str(few)), task, spark, str(scratch / "warm"), round_size=CAPTIONED)
+        process(open_source(spark, str(few)), task, spark, str(scratch / "warm"), round_size=captioned)
         shutil.rmtree(scratch / "warm")
-        with timed(f"{cores} workers", CAPTIONED):
+        with timed(f"{cores} workers", captioned):
             process(open_source(spark, str(few)), task, spark, str(scratch / "captions"))
         shutil.rmtree(scratch / "captions")
         spark.stop()

@@ -105,6 +105,7 @@ def _settings(master: str) -> dict[str, str]:
         "spark.master": master,
         "spark.ui.showConsoleProgress": "false",
         # Java's second compiler makes the start slower, and the work is done in Python.
+        "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
         "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={logging}",
     }
     if master.startswith("local"):
@@ -115,6 +116,8 @@ def _settings(master: str) -> dict[str, str]:
 
 def _ship_package(session: "SparkSession") -> None:
     """Send this package to the executors, so that they run what the driver runs and need not have it installed."""
+    if not PACKAGE.is_dir():  # it was itself sent by `spark-submit --py-files`, and Spark has sent it to all
+        return
     archive = outbox() / "caption_generator.zip"
     if not archive.exists():
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
