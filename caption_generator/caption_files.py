@@ -360,7 +360,8 @@ def _json_rows(path: Path, text: str) -> tuple[list[Row], str]:
         ) from error
     pairs = list(_json_pairs(loaded))
     rows = [(number, name, caption) for number, (name, caption) in enumerate(pairs, 1)]
-    keys = list(loaded[0] if isinstance(loaded, list) and loaded and isinstance(loaded[0], dict) else loaded)
+    first = loaded[0] if isinstance(loaded, list) and loaded and isinstance(loaded[0], dict) else loaded
+    keys = list(first) if isinstance(first, dict | list) else []
     kind = "an object" if isinstance(loaded, dict) else "a list" if isinstance(loaded, list) else "a value"
     named = ", ".join(str(key)[:20] for key in keys[:6]) if isinstance(loaded, dict | list) else ""
     return rows, f"JSON, {kind} with {named or 'nothing in it'}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from caption_generator.common.console import progress
 from caption_generator.common.errors import CaptionError
-from caption_generator.common.files import only_run
+from caption_generator.common.files import appending, only_run
 from caption_generator.common.hdf5 import finite
 from caption_generator.common.pickles import load_pickles, save_pickle
 from caption_generator.encoders import Encoder, EncoderIdentity
@@ -141,7 +141,7 @@ def _extract(encoder: Encoder, folder: str | Path, names: Sequence[str], path: P
 
 
 def _append(part: Path, identity: EncoderIdentity, vectors: dict[str, np.ndarray]) -> None:
-    with open(part, "ab") as file:
+    with appending(part) as file:
         pickle.dump((identity.to_dict(), vectors), file)
 
 

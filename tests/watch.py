@@ -9,8 +9,9 @@ from pathlib import Path
 
 
 def resident() -> int:
-    """The memory of this process in bytes. An address space that nobody touches costs nothing."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    """The memory of this process in bytes, without files that it has mapped: the system can drop those at any time."""
+    _, pages, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return (pages - shared) * resource.getpagesize()
 
 
 @contextmanager

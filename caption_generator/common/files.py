@@ -89,12 +89,35 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)
-    except (OSError, RuntimeError) as error:  # HDF5 hides the number of the error in its text
-        if getattr(error, "errno", None) in NO_SPACE or os.strerror(errno.ENOSPC) in str(error):
+    except (OSError, RuntimeError) as error:
+        if _is_disk_full(error):
             raise _disk_full(path) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def appending(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file to write behind its end. If that fails, its end may be torn.
+
+    Raises:
+        CaptionError: the disk is full.
+    """
+    try:
+        with open(path, "ab") as file:
+            yield file
+    except OSError as error:
+        if _is_disk_full(error):
+            raise CaptionError(
+                f"the disk is full, and {path} ends early: free some space and run this again, and it goes on."
+            ) from error
+        raise
+
+
+def _is_disk_full(error: Exception) -> bool:
+    # HDF5 hides the number of the error in its text.
+    return getattr(error, "errno", None) in NO_SPACE or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _disk_full(path: Path) -> CaptionError:
