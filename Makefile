@@ -1,6 +1,7 @@
 # make caption            a new virtual environment, and the caption of an example photo
 # make caption IMAGE=x.jpg    ... of your own photo
-# make test               every check: ruff, pytest, and all notebooks on the sample
+# make test               the checks: ruff, mypy, pytest, and all notebooks on the sample
+# make test-all           the same with the tests that take long and seldom fail
 # make web                serve the page and the API on this machine (PORT=8000)
 # make streamlit          ... the small page, made with Streamlit (PORT=8501)
 # make notebooks          run the notebooks on the sample and save their outputs (for developers)
@@ -10,13 +11,16 @@ IMAGE ?= examples/photographer.jpg
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: caption test notebooks clean
+.PHONY: caption test test-all notebooks clean
 
 caption: $(VENV)/caption
 	@$(BIN)/python testing_caption_generator.py -i "$(IMAGE)"
 
 test: $(VENV)/tests
 	@PYTHON=$(abspath $(BIN))/python tests/run.sh
+
+test-all: $(VENV)/tests
+	@PYTHON=$(abspath $(BIN))/python tests/run.sh --all
 
 notebooks: $(VENV)/tests
 	CAPTION_WORKSPACE=sample PYTHONPATH=$(CURDIR) $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
@@ -32,7 +36,7 @@ $(VENV)/caption: requirements-caption.txt
 	$(BIN)/pip install --quiet --requirement requirements-caption.txt
 	@touch $@
 
-$(VENV)/runtime: $(VENV)/caption requirements.txt
+$(VENV)/runtime: $(VENV)/caption requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	@touch $@
 

@@ -87,16 +87,21 @@ def main() -> int:
                 complain(f"no display: the picture is in {saved}.")
     except CaptionError as error:
         errors.append(str(error))
-    for error in errors:
-        complain(error)
+    for sentence in errors:
+        complain(sentence)
     return 2 if errors else 0
 
 
-if __name__ == "__main__":
+def run() -> int:
+    """As `main`, ended quietly by Ctrl-C and by a reader that goes away. An installed package has it as `caption`."""
     try:
-        sys.exit(main())
+        return main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -20,6 +20,7 @@ def run(*arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.slow
 def test_one_photo_compares_the_same_captions():
     out = run("benchmarks.one_photo", "--photos", "2", "--beam", "2")
     for way in ("as trained", "TensorFlow", "LiteRT"):
@@ -65,6 +66,7 @@ def test_the_ancestors_are_timed_with_tensorflow_as_it_comes():
     assert done.stdout == "None\n"
 
 
+@pytest.mark.slow
 def test_growth_measures_time_and_memory_at_each_size(tmp_path):
     picture = tmp_path / "growth.png"
     out = run("benchmarks.growth", "--panels", "extraction", "--sizes", "3", "6", "--out", str(picture))

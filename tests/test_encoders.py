@@ -34,7 +34,12 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module", params=EXPECTED)
+SMALL = ("mobilenet", "mobilenetv2")
+
+
+@pytest.fixture(
+    scope="module", params=[name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in EXPECTED]
+)
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     keras.utils.set_random_seed(0)
     return build_encoder(request.param, weights=None)
@@ -102,6 +107,7 @@ def test_an_encoder_is_built_with_the_pooling_that_was_asked_for(pooling):
     assert encoder.model.output.shape == {"avg": (None, 768), "grid": (None, 7, 7, 768)}[pooling]
 
 
+@pytest.mark.slow
 def test_fc2_is_the_last_layer_but_one_of_vgg16():
     """The layer that reads it in VGG16 answers from it with the probabilities of the whole network."""
     keras.utils.set_random_seed(0)
@@ -148,6 +154,7 @@ def test_a_local_weights_file_is_loaded(tmp_path, file, save):
     assert build_encoder("mobilenet", weights=tmp_path / file).identity == made.identity
 
 
+@pytest.mark.slow
 def test_every_encoder_takes_its_weights_from_a_local_file(encoder, tmp_path):
     row, file = encoder.row, tmp_path / "own.weights.h5"
     if row.layer:  # whose file is of the whole network

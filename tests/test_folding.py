@@ -41,7 +41,17 @@ def layers_run(network: keras.Model, inputs: np.ndarray, monkeypatch: pytest.Mon
     return called
 
 
-@pytest.mark.parametrize(("name", "pooling"), [*((name, "avg") for name in ENCODERS), ("mobilenet", "grid")])
+LARGE = [name for name in ENCODERS if name not in ("mobilenet", "mobilenetv2")]
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        ("mobilenet", "grid"),
+        ("mobilenetv2", "avg"),
+        *(pytest.param(name, "avg", marks=pytest.mark.slow) for name in LARGE),
+    ],
+)
 def test_an_encoder_gives_the_same_features_folded(name, pooling):
     keras.utils.set_random_seed(0)
     encoder = build_encoder(name, weights=None, pooling=pooling)

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, replace
 
 import numpy as np
+import pytest
 
 from caption_generator.captioner import Captioner
 from caption_generator.checkpoint import load_checkpoint
@@ -19,6 +20,7 @@ RUNS = ["settled", "finetuned", "restarted_1", "restarted_2", "self_critical"]
 SMALL = {"epochs": 1, "images_per_batch": 4, "views": 1}
 
 
+@pytest.mark.slow
 def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(workspace: Workspace, tmp_path, monkeypatch):
     row = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, "conv_pw_5_relu", (("alpha", 0.25),))
     monkeypatch.setitem(ENCODERS, "tiny", row)

@@ -181,9 +181,8 @@ def test_a_word_that_pays_becomes_more_probable_for_the_image_that_it_pays_for(n
     assert after[1, five] > after[0, five]
 
 
-@pytest.mark.parametrize("reward", [0.0, 1.0, -2.0])
-def test_rewards_that_are_all_equal_teach_nothing(reward, name):
-    model = network(name, lambda image, words: reward)
+def test_rewards_that_are_all_equal_teach_nothing(name):
+    model = network(name, lambda image, words: -2.0)
     before = model.decoder.get_weights()
     train(model, steps=2)
     for a, b in zip(model.decoder.get_weights(), before, strict=True):

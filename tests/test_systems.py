@@ -69,7 +69,19 @@ def vectors_of(system: System, words: int) -> WordVectors | None:
     return WordVectors(matrix, (), (), "glove.drawn.txt") if system.pretrained else None
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "xception-merge",
+        "inceptionv3-glove-merge",
+        "resnet50-gru",
+        "mobilenetv2-attention",
+        # These differ in sizes alone from others.
+        pytest.param("resnet50-glove-merge-512", marks=pytest.mark.slow),
+        pytest.param("vgg16-fc2-initial-state", marks=pytest.mark.slow),
+        pytest.param("inceptionv3-initial-state", marks=pytest.mark.slow),
+    ],
+)
 def test_every_system_trains_is_saved_read_again_and_captions_photos(name, pictures, tmp_path, monkeypatch):
     """With a small encoder inside: the real ones are tested in test_encoders.py."""
     tiny = EncoderRow("tiny", "MobileNet", "mobilenet", 64, 256, arguments=(("alpha", 0.25),))
