@@ -2,7 +2,7 @@
 
 Clients post the example photos to the API as fast as it answers. Printed are the captions a second, how long an answer
 took, the memory of the server at the beginning and at the end, and the captioner's own captions a second, in batches
-and without a server.
+and without a server. CPU time is printed, too: where the machine has other work to do, it is what can be compared.
 """
 
 import argparse
@@ -32,42 +32,48 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="measure the captioner alone, in this process")
     options = parser.parse_args()
     if options.alone:
-        print(f"{alone(options.seconds):.1f}")
+        print(*alone(options.seconds))
         return
     # In a process of its own, so that its memory and threads are gone before the server starts.
     command = [sys.executable, "-m", "webapp.load_test", "--alone", "--seconds", str(options.seconds / 3)]
-    rates = []
-    rates.append(float(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout))
+    rates = [measure_alone(command)]
     with local_server(WEB_CONCURRENCY=str(options.workers)) as (address, master):
         load(address, options.clients, 15)  # until every worker is warm
-        before = memory(master)
+        before, cpu = memory(master), cpu_seconds(master)
         started = time.monotonic()
         statuses, seconds = load(address, options.clients, options.seconds)
         rate = statuses[200] / (time.monotonic() - started)
-        after = memory(master)
+        after, cpu = memory(master), (cpu_seconds(master) - cpu) / statuses[200]
     # The speed of a shared machine changes: measured before and after.
-    rates.append(float(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout))
-    mean = float(np.mean(rates))
+    rates.append(measure_alone(command))
+    mean, cpu_alone = np.mean(rates, axis=0)
     print(f"clients {options.clients}, workers {options.workers}, answers by status {dict(statuses)}")
     print(f"server: {rate:.1f} captions a second, {rate / mean:.0%} of the captioner alone")
-    print(f"captioner alone, batches of {BATCH_SIZE}: {rates[0]:.1f} before and {rates[1]:.1f} after")
+    print(f"captioner alone, batches of {BATCH_SIZE}: {rates[0][0]:.1f} before and {rates[1][0]:.1f} after")
+    print(f"CPU time a caption: {1000 * cpu:.0f} ms, the captioner alone {1000 * cpu_alone:.0f} ms")
     print("an answer: " + ", ".join(f"p{p} {1000 * np.percentile(seconds, p):.0f} ms" for p in (50, 95, 99)))
     print(f"memory: {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after")
     if set(statuses) != {200}:
         sys.exit("there were errors.")
 
 
-def alone(seconds: float) -> float:
-    """Captions a second of the captioner alone, photos decoded in threads while it works."""
+def measure_alone(command: list[str]) -> tuple[float, ...]:
+    """What `alone` returns in another process."""
+    printed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    return tuple(map(float, printed.split()))
+
+
+def alone(seconds: float) -> tuple[float, float]:
+    """Captions a second of the captioner alone, and CPU time a caption; photos are decoded while it works."""
     from caption_generator.captioner import Captioner
 
     captioner = Captioner.load(beam=5)
     paths = sorted((REPOSITORY / "examples").glob("*.jpg"))
     list(captioner.caption_files(paths, BATCH_SIZE))  # warm
-    done, started = 0, time.monotonic()
+    done, started, cpu = 0, time.monotonic(), time.process_time()
     while time.monotonic() - started < seconds:
         done += len(list(captioner.caption_files(paths * 4, BATCH_SIZE)))
-    return done / (time.monotonic() - started)
+    return done / (time.monotonic() - started), (time.process_time() - cpu) / done
 
 
 def load(address: str, clients: int, seconds: float) -> tuple[Counter, list[float]]:
@@ -107,9 +113,19 @@ def load(address: str, clients: int, seconds: float) -> tuple[Counter, list[floa
 
 def memory(master: int) -> int:
     """Bytes of memory that gunicorn's processes have for themselves (their resident pages)."""
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    pages = (int(Path(f"/proc/{process}/statm").read_text().split()[1]) for process in [master, *children])
+    pages = (int(Path(f"/proc/{process}/statm").read_text().split()[1]) for process in processes(master))
     return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(master: int) -> float:
+    """The CPU time of gunicorn's processes so far."""
+    fields = (Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes(master))
+    return sum(int(row[11]) + int(row[12]) for row in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def processes(master: int) -> list[str]:
+    """Gunicorn's master and workers."""
+    return [str(master), *Path(f"/proc/{master}/task/{master}/children").read_text().split()]
 
 
 if __name__ == "__main__":
