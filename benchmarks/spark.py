@@ -80,13 +80,13 @@ def run_pandas(task, frames):
         yield batch.to_pandas()
 
 
-def read_all(spark, source, label: str, count: int) -> None:
-    with settings(spark, source.partition, FILE_COST):
+def read_all(spark, path: str, label: str, count: int) -> None:
+    with timed(f"list: {label}", count):
+        source = open_source(spark, path)
         listing = source.listing()
-        with timed(f"list: {label}", count):
-            listed = listing.count()
-        with timed(f"read: {label}", count, listed=listed):
-            source.read(listing, F.lit(True)).select(F.sum(F.length("content"))).first()
+        listed = listing.count()
+    with timed(f"read: {label}", count, listed=listed), settings(spark, source.partition, FILE_COST):
+        source.read(listing, F.lit(True)).select(F.sum(F.length("content"))).first()
 
 
 def main() -> None:
@@ -110,13 +110,12 @@ def main() -> None:
     print(json.dumps({"bytes": sum(path.stat().st_size for path in many.iterdir()) // files_count}))
 
     spark = start_spark("local[2]", spark_driver_memory="1g")
-    files = open_source(spark, str(many))
     packed = str(scratch / "photos.parquet")
     with timed("pack", files_count):
-        process(files, PackTask(), spark, packed)
+        process(open_source(spark, str(many)), PackTask(), spark, packed)
     for _ in range(options.times):
-        read_all(spark, files, "folder", files_count)
-        read_all(spark, open_source(spark, packed), "Parquet", files_count)
+        read_all(spark, str(many), "folder", files_count)
+        read_all(spark, packed, "Parquet", files_count)
 
     task = caption_task(spark, BUNDLED_MODEL)
     schema = from_arrow_schema(result_schema(task))

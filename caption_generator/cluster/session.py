@@ -1,6 +1,7 @@
 """Start Spark, and say in one sentence what it lacks."""
 
 import atexit
+import contextlib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caption_generator.common.console import native_stderr_silenced
 from caption_generator.common.errors import CaptionError
 
 if TYPE_CHECKING:
@@ -89,8 +91,11 @@ def start_spark(master: str | None = None, **settings: str) -> "SparkSession":
                 builder = builder.config(name, value)
         for name, value in settings.items():
             builder = builder.config(name.replace("_", "."), value)
+        # In a notebook, Java's messages would be saved among the results; its errors arrive as exceptions.
+        in_notebook = "ipykernel" in sys.modules
         try:
-            session = builder.getOrCreate()
+            with native_stderr_silenced() if in_notebook else contextlib.nullcontext():
+                session = builder.getOrCreate()
         except Exception as error:  # Py4J raises its own kinds
             raise CaptionError(f"Spark does not start ({error}): see what it printed above.") from error
     _ship_package(session)
