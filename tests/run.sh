@@ -33,9 +33,12 @@ unset CAPTION_WORKSPACE CAPTION_OUTPUTS CAPTION_SYSTEM
 "$PYTHON" -c "import matplotlib.pyplot" # builds its font cache, which it reports, outside of the notebooks
 
 # A notebook reads what the one before it wrote, so they run one after the other, beside the tests.
+lacks=$("$PYTHON" -c "from caption_generator.cluster.session import missing; print(missing())")
+[ -z "$lacks" ] || echo "Notebook 9 is left out: $lacks"
 run_notebooks() {
     CAPTION_WORKSPACE=sample TF_NUM_INTRAOP_THREADS=1 "$PYTHON" -m pytest \
-        --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --durations=10 notebooks
+        --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --durations=10 \
+        ${lacks:+--ignore=notebooks/9_past_one_machine.ipynb} notebooks
 }
 run_notebooks >"$scratch/notebooks.log" 2>&1 &
 notebooks=$!
