@@ -4,8 +4,8 @@ The tutorials make a row of every prefix of every caption, and a one-hot vector 
 word. Here a caption is one row: teacher forcing shows the decoder all its words at once, and each target is one number.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -93,7 +93,15 @@ class CaptionBatches:
         return stream(self, ((features, captions), captions, weights))
 
 
-def stream(batches: Collection, signature: Any) -> tf.data.Dataset:
+class Batches(Protocol):
+    """Batches whose number is known."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator: ...
+
+
+def stream(batches: Batches, signature: Any) -> tf.data.Dataset:
     """What iterating `batches` gives, the next batch made while one is trained on.
 
     Args:

@@ -338,8 +338,8 @@ def _table_row(cells: list[str], table: _Table) -> tuple[str, str]:
         cells = [*cells[: table.caption], table.separator.join(cells[table.caption : end]), *cells[end:]]
     if len(cells) <= max(columns):
         return "", ""
-    name, number = cells[table.name].strip(), "" if table.number is None else cells[table.number].strip()
-    return f"{name}#{number}" if name and number.isdigit() else name, cells[table.caption]
+    name, digits = cells[table.name].strip(), "" if table.number is None else cells[table.number].strip()
+    return f"{name}#{digits}" if name and digits.isdigit() else name, cells[table.caption]
 
 
 def _json_rows(path: Path, text: str) -> tuple[list[Row], str]:

@@ -171,7 +171,7 @@ def find_mistakes(candidate: str, references: Sequence[str]) -> Mistakes:
     said = Counter(word for word in candidate.split() if word not in FUNCTION_WORDS)
     wanted = [Counter(word for word in text.split() if word not in FUNCTION_WORDS) for text in references]
     by_how_many = Counter(word for counts in wanted for word in counts)
-    most = Counter()
+    most: Counter[str] = Counter()
     for counts in wanted:
         most |= counts
     return Mistakes(

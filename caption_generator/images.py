@@ -121,7 +121,7 @@ def _open_rgb(path: str | Path | BinaryIO, size: int | None = None) -> Image.Ima
     except CaptionError:
         raise
     except FileNotFoundError:
-        path = Path(path)
+        path = Path(str(path))
         if path.is_symlink():
             raise CaptionError(
                 f"{path} is a link to {path.readlink()}, which does not exist: mend or remove it."

@@ -108,8 +108,8 @@ def vocabulary_coverage(captions: Iterable[str], tokenizers: Mapping[int, Tokeni
     covered = {m: 100 * sum(counts[word] for word in t.words) / total for m, t in tokenizers.items()}
     figure, axis = plt.subplots(figsize=(8, 3.6))
     positions = np.arange(len(sizes))
-    axis.bar(positions, sizes.values(), color=BLUE)
-    for position, minimum in zip(positions, sizes, strict=True):
+    axis.bar(positions, list(sizes.values()), color=BLUE)
+    for position, minimum in enumerate(sizes):
         axis.text(position, sizes[minimum], f"{covered[minimum]:.1f} %", ha="center", va="bottom")
     axis.set_xticks(positions, [f"≥ {minimum}" for minimum in sizes])
     axis.margins(y=0.12)  # room for the numbers
@@ -181,7 +181,7 @@ def length_scores(by_length: Mapping[int, np.ndarray], measure: str = "CIDEr") -
     means = [values.mean() for values in by_length.values()]
     axis.bar(list(by_length), means, color=BLUE)
     for (length, values), mean in zip(by_length.items(), means, strict=True):
-        axis.text(length, mean, len(values), ha="center", va="bottom", color=GREY)
+        axis.text(length, mean, str(len(values)), ha="center", va="bottom", color=GREY)
     axis.margins(y=0.12)  # room for the numbers
     axis.set_xticks(list(by_length))
     axis.set(xlabel="words in the caption (number above: captions of that length)", ylabel=f"mean {measure}")

@@ -8,6 +8,7 @@ Every encoder goes with every kind: `bundled-merge` needs no download.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from caption_generator.common.errors import look_up
 from caption_generator.decoders import DecoderSpec, decoder_row
@@ -67,7 +68,7 @@ class System:
         return load_word_vectors(path, tokenizer, size if path.suffix == ".zip" else None)
 
 
-GLOVE = {"frozen_words": True, "embedding_size": 200}
+GLOVE: Mapping[str, Any] = {"frozen_words": True, "embedding_size": 200}
 SYSTEMS: Mapping[str, System] = {
     system.name: system
     for system in (

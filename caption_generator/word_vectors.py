@@ -83,7 +83,7 @@ def load_word_vectors(path: str | Path, tokenizer: Tokenizer, size: int | None =
             with zipfile.ZipFile(path) as archive:
                 member = _choose(archive, path, size)
                 source, where = PurePosixPath(member).name, f"{member} in {path}"
-                with BufferedReader(archive.open(member), BUFFER) as lines:
+                with BufferedReader(archive.open(member), BUFFER) as lines:  # type: ignore[type-var]
                     vectors = _read(lines, where, words, size)
         else:
             source, where = path.name, str(path)

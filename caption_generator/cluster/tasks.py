@@ -177,7 +177,8 @@ def run(task: Task, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatc
     """
     size, work = _loaded(task)
     for batch in batches:
-        pixels, errors = [], []
+        pixels: list[np.ndarray] = []
+        errors: list[str | None] = []
         for path, content in zip(batch["path"].to_pylist(), batch["content"].to_pylist(), strict=True):
             try:
                 pixels.append(_pixels(path, content, size))

@@ -52,7 +52,8 @@ def let_stdout_take_any_text() -> None:
     Bytes of a file's name that are not text come out as they are.
     """
     codecs.register_error("any_text", _any_text)
-    sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="any_text")
+    encoding = None if sys.stdout.isatty() else "utf-8"
+    sys.stdout.reconfigure(encoding=encoding, errors="any_text")  # type: ignore[union-attr]
 
 
 def _any_text(error: UnicodeError) -> tuple[str | bytes, int]:

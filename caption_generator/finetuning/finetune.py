@@ -54,7 +54,8 @@ class ScoreDev(keras.callbacks.Callback):
         self.search = BeamSearch(checkpoint.decoder, checkpoint.tokenizer, beam=1)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        names, found = list(self.dev), {}
+        names = list(self.dev)
+        found: dict[str, list[str]] = {}
         for start in range(0, len(names), 64):
             features = self.late.predict_on_batch(self.grids[start : start + 64].astype(np.float32))
             found |= {name: [best.text] for name, (best,) in zip(names[start:], self.search(features), strict=False)}

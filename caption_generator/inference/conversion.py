@@ -1,6 +1,7 @@
 """A model's networks as `.tflite` files, which LiteRT runs: TensorFlow converts them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +13,7 @@ from caption_generator.encoders import Encoder
 from caption_generator.inference.exported import fits_half
 from caption_generator.inference.folding import encoder_graph
 
-Graph = tf.types.experimental.PolymorphicFunction
+Graph = Any  # a `tf.types.experimental.PolymorphicFunction`, which brings no types
 
 
 def convert_networks(encoder: Encoder, decoder: Decoder) -> dict[str, bytes]:

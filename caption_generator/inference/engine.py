@@ -30,12 +30,14 @@ class Engine(Protocol):
 
     input_size: int
     tokenizer: Tokenizer
-    decoder: StepwiseDecoder
     grid: tuple[int, int] | None
     detector: WordDetector | None
     familiarity: Familiarity | None
     description: str
     threads: int
+
+    @property
+    def decoder(self) -> StepwiseDecoder: ...
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels, 0 to 255, of shape (images, input_size, input_size, 3), to float32 features (images, ...)."""

@@ -59,7 +59,7 @@ class ExportedModel:
             "grid": self.grid,
             "tokenizer": self.tokenizer.to_dict(),
         }
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         if detector := self.detector:
             about["detector"] = {"threshold": detector.threshold}
             arrays |= {f"detector_{name}": getattr(detector, name) for name in DETECTOR_ARRAYS}

@@ -57,7 +57,7 @@ class WordDetector:
             sums[present] += photo
         inverse = np.linalg.inv(photos.T @ photos + RIDGE * np.eye(photos.shape[1]))
         weights = sums @ inverse
-        detector = cls(*(array.astype(np.float32) for array in (mean, weights, frequency)), threshold=0.0)
+        detector = cls(mean.astype("f"), weights.astype("f"), frequency.astype("f"), threshold=0.0)
 
         # The prediction for a training photo is too good. The leverage of a photo tells how much it counts for itself,
         # and so what the prediction is without it (leave-one-out).
