@@ -216,7 +216,7 @@ def test_without_network_the_sentence_names_the_file_its_place_and_the_way_out(k
         build_encoder(name)
     message = str(error.value)
     assert f"put {file} into {keras_home / 'models'}" in message
-    assert name in message and "'bundled'" in message
+    assert name in message and "CAPTION_SYSTEM=bundled-merge" in message
     assert "\n" not in message
 
 

@@ -93,7 +93,6 @@ def test_the_fingerprint_tells_vocabularies_apart():
         {"words": None, "max_length": 3},
         {"words": 7},
         {"words": [*SPECIAL_TOKENS, "a"]},
-        {"words": [*SPECIAL_TOKENS, "a"], "max_length": 3, "oov": 1},
         {"dog": 1, "cat": 2},
         {"a.jpg": np.zeros(6, np.float32)},
     ],
