@@ -55,7 +55,7 @@ def worker_memory() -> list[int]:
     for pid in family():
         try:
             status = Path(f"/proc/{pid}/status").read_text()
-            if b"pyspark" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"pyspark.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 peaks.append(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
         except (OSError, IndexError):
             continue
