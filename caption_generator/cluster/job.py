@@ -179,8 +179,9 @@ class Progress:
         tracker = self._context.statusTracker()
         jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(self._group)]
         stages = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
-        counts = [(stage.numCompletedTasks, stage.numTasks) for stage in stages if stage]
-        return max(counts, key=lambda count: count[1], default=(0, 0))
+        # Of equals the first: the later ones only check and move what it has written.
+        first = max((s for s in stages if s), key=lambda stage: (stage.numTasks, -stage.stageId), default=None)
+        return (first.numCompletedTasks, first.numTasks) if first else (0, 0)
 
 
 def _minutes(seconds: float) -> str:
