@@ -124,7 +124,9 @@ def test_a_second_run_does_what_is_new_or_changed(spark, task, photos, tmp_path)
 
 
 @needs_spark
-@pytest.mark.parametrize("suffix", ["txt", "csv", "parquet"])
+@pytest.mark.parametrize(
+    "suffix", ["txt", pytest.param("csv", marks=pytest.mark.slow), pytest.param("parquet", marks=pytest.mark.slow)]
+)
 def test_a_table_names_the_photos(spark, task, photos, tmp_path, suffix):
     named = [str(photos / PHOTOS[0].name), f"file:{photos}/more deeply/é 100% #1.JPG", str(photos / "gone.jpg")]
     named += [named[0], str(tmp_path / "nowhere" / "x.jpg")]
@@ -161,6 +163,7 @@ def test_packed_photos_get_the_same_captions(spark, task, photos, tmp_path):
 
 
 @needs_spark
+@pytest.mark.slow
 def test_features_for_notebook_4_are_those_of_notebook_2(spark, photos, tmp_path):
     from caption_generator.checkpoint import load_encoder
     from caption_generator.cluster.job import encode_task, write_features

@@ -175,8 +175,8 @@ def settings(spark: SparkSession, partition: int, file_cost: int) -> Iterator[No
     try:
         yield
     finally:
-        for name, value in zip(names, before, strict=True):
-            spark.conf.set(name, value)
+        for name, old in zip(names, before, strict=True):
+            spark.conf.set(name, old)
 
 
 def _binary_files(spark: SparkSession):
