@@ -102,10 +102,16 @@ class Captioner:
         return self.rank(features, self.search(features))
 
     def rank(self, features: np.ndarray, found: list[list[Caption]]) -> list[list[Caption]]:
-        """Rank what `self.search` found for `features`, if the model knows how captions fit photos."""
-        detector, familiarity = self.engine.detector, self.engine.familiarity
+        """Rank, correct and score what `self.search` found for `features`, as far as the model can.
+
+        Its word detector ranks the captions, its classifier corrects them, and their scores are multiplied by how
+        familiar the photo is.
+        """
+        detector, classifier, familiarity = self.engine.detector, self.engine.classifier, self.engine.familiarity
         if detector is not None:
             found = detector.rank(features, found, self.engine.tokenizer)
+        if classifier is not None:
+            found = classifier.correct(features, found)
         if familiarity is None:
             return found
         return [

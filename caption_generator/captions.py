@@ -4,7 +4,7 @@ import json
 import random
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -314,6 +314,21 @@ def prepare(workspace: Workspace) -> Dataset:
     descriptions = clean_captions(references)
     save_descriptions(descriptions, workspace.descriptions)
     return _divided(workspace, descriptions, references)
+
+
+def combine(datasets: Sequence[Dataset]) -> Dataset:
+    """Several datasets as one.
+
+    Raises:
+        CaptionError: two of them have an image of the same name.
+    """
+    together = Dataset({}, {}, {}, " and ".join(data.name for data in datasets))
+    for data in datasets:
+        if both := together.references.keys() & data.references.keys():
+            raise CaptionError(f"two datasets have an image called {min(both)}: rename it in one of them.")
+        for part in ("train", "dev", "references", "test"):
+            getattr(together, part).update(getattr(data, part))
+    return together
 
 
 def _divided(workspace: Workspace, descriptions: Descriptions, references: Descriptions) -> Dataset:

@@ -1,9 +1,9 @@
 """A trained model in one `.h5` file that knows what it belongs to.
 
 The file is what Keras saves as `.h5`, with more datasets. `about` is a JSON text with the encoder, the decoder's
-settings, the vocabulary and the training data. `familiarity` and `detector` belong to a model that scores and ranks its
-captions by the photo. Loading builds the networks anew from `about` and reads their weights alone, so no code and no
-configuration from the file ever runs.
+settings, the vocabulary and the training data. `familiarity`, `detector` and `classifier` belong to a model that
+scores, ranks and corrects its captions by the photo. Loading builds the networks anew from `about` and reads their
+weights alone, so no code and no configuration from the file ever runs.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from caption_generator.common.files import replacing
 from caption_generator.common.hdf5 import finite, finite_number, open_plain
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder, cell_row, decoder_row
 from caption_generator.encoders import BUNDLED, Encoder, EncoderIdentity, build_encoder, check_encoder, with_pooling
+from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import Tokenizer
@@ -32,6 +33,8 @@ from caption_generator.workspace import BUNDLED_MODEL
 VARIANCE = "moving_variance"  # part of the name of a batch norm's variance
 # The arrays of a word detector, by their names in the file.
 DETECTOR = {"mean": "mean", "weights": "weights", "share": "document_frequency"}
+MAX_DETECTOR = 1 << 28  # numbers
+ROWS = "detector/rows"  # the words that its weights are of; older files have weights of every word
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Checkpoint:
         training: the training data and settings: plain data for the reader.
         familiarity: the typical features of the training photos, to recognise photos unlike them.
         detector: predicts the words of a photo, to rank captions.
+        classifier: the ImageNet classifier whose answers the encoder keeps, to correct captions.
     """
 
     decoder: Decoder
@@ -55,6 +59,7 @@ class Checkpoint:
     training: Mapping[str, Any] = field(default_factory=dict)
     familiarity: Familiarity | None = None
     detector: WordDetector | None = None
+    classifier: ImageNetClassifier | None = None
 
     @property
     def network(self) -> keras.Model:
@@ -86,9 +91,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
             network.save(temporary, include_optimizer=False)
         with h5py.File(temporary, "a") as file:
             if detector := checkpoint.detector:
-                group = file.create_group("detector")
-                group.update({name: getattr(detector, attribute) for name, attribute in DETECTOR.items()})
-                group.attrs["good"] = detector.threshold
+                _write_detector(file, detector)
+            if classifier := checkpoint.classifier:
+                file.create_group("classifier").update({"kernel": classifier.kernel, "bias": classifier.bias})
             if half:
                 _to_half(file)
             if usual := checkpoint.familiarity:
@@ -118,8 +123,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         _load_weights(file["model_weights"], encoder, decoder)
         if encoder is not None and encoder.identity != identity:
             raise ValueError("its encoder is not the one that it names")
-        familiarity, detector = _read_familiarity(file, spec), _read_detector(file, spec)
-        return Checkpoint(decoder, tokenizer, identity, encoder, about["training"], familiarity, detector)
+        return Checkpoint(
+            decoder,
+            tokenizer,
+            identity,
+            encoder,
+            about["training"],
+            _read_familiarity(file, spec),
+            _read_detector(file, spec),
+            _read_classifier(file, spec),
+        )
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
@@ -174,7 +187,7 @@ def arrays_digest(file: h5py.File) -> str:
     arrays = hashlib.sha256()
 
     def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+        if isinstance(item, h5py.Dataset) and (item.dtype.kind == "f" or name == ROWS):
             values = item[()]
             finite(name, values)
             arrays.update(name.encode() + str(values.shape).encode() + values.tobytes())
@@ -239,16 +252,53 @@ def _read_familiarity(file: h5py.File, spec: DecoderSpec) -> Familiarity | None:
     return Familiarity(_of_shape("familiarity", mean[()], (spec.feature_size,)), *limits)
 
 
+def _write_detector(file: h5py.File, detector: WordDetector) -> None:
+    """Store it without the weights of words that it has not learned, which are zeros."""
+    group = file.create_group("detector")
+    group.update({name: getattr(detector, attribute) for name, attribute in DETECTOR.items() if name != "weights"})
+    learned = np.flatnonzero(detector.weights.any(axis=1))
+    file[ROWS] = learned.astype(np.int32)
+    group["weights"] = detector.weights[learned]
+    group.attrs["good"] = detector.threshold
+
+
 def _read_detector(file: h5py.File, spec: DecoderSpec) -> WordDetector | None:
     if "detector" not in file:
         return None
-    group = file["detector"]
-    shapes = ((spec.feature_size,), (spec.vocabulary_size, spec.feature_size), (spec.vocabulary_size,))
+    group, words, size = file["detector"], spec.vocabulary_size, spec.feature_size
+    learned = _read_rows(file[ROWS], words) if ROWS in file else np.arange(words)
+    shapes = ((size,), (len(learned), size), (words,))
     arrays = {
         attribute: _of_shape(name, group[name][()], shape)
         for (name, attribute), shape in zip(DETECTOR.items(), shapes, strict=True)
     }
-    return WordDetector(**arrays, threshold=finite_number("good", group.attrs["good"]))
+    if words * size > MAX_DETECTOR:  # for the file may hold few of its rows
+        raise ValueError("its word detector is too large")
+    weights = np.zeros((words, size), np.float32)
+    weights[learned] = arrays["weights"]
+    return WordDetector(**arrays | {"weights": weights}, threshold=finite_number("good", group.attrs["good"]))
+
+
+def _read_rows(dataset: h5py.Dataset, words: int) -> np.ndarray:
+    """Numbers of words.
+
+    Raises:
+        ValueError: they are not, or not in ascending order.
+    """
+    rows = dataset[()]
+    if not (isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.dtype == np.int32):
+        raise ValueError(f"{ROWS} is not a list of whole numbers")
+    if len(rows) and not (rows[0] >= 0 and rows[-1] < words and (rows[1:] > rows[:-1]).all()):
+        raise ValueError(f"{ROWS} are not words in ascending order")
+    return rows
+
+
+def _read_classifier(file: h5py.File, spec: DecoderSpec) -> ImageNetClassifier | None:
+    if "classifier" not in file:
+        return None
+    shapes = {"kernel": (spec.feature_size, CLASSES), "bias": (CLASSES,)}
+    group = file["classifier"]
+    return ImageNetClassifier(*(_of_shape(name, group[name][()], shape) for name, shape in shapes.items()))
 
 
 def _of_shape(name: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

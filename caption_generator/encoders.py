@@ -1,20 +1,22 @@
 """The table of CNN encoders: raw pixels in, features out, one vector an image or one for each position of a grid.
 
-Each is a network of `keras.applications` without its classifier, whose last grid is averaged or kept, or up to a layer
-of its classifier, which gives one vector. Its own `preprocess_input` is part of the model that is built here, so that
-pixels cannot be scaled twice or not at all. To add an encoder, add a row.
+Each is a network of `keras.applications` or of `efficientnet_lite` without its classifier, whose last grid is averaged
+or kept, or up to a layer of its classifier, which gives one vector. Its own `preprocess_input` is part of the model
+that is built here, so that pixels cannot be scaled twice or not at all. To add an encoder, add a row.
 """
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
 
 import caption_generator.common.keras_settings  # noqa: F401 (before any network is built)
+from caption_generator import efficientnet_lite
 from caption_generator.common.errors import CaptionError, first_line, look_up
 from caption_generator.common.files import digest
 from caption_generator.common.hdf5 import open_plain
@@ -26,8 +28,9 @@ class EncoderRow:
 
     Attributes:
         name: what the user calls it.
-        builder: the function of `keras.applications` that builds it.
-        preprocessing: the module of `keras.applications` whose `preprocess_input` belongs to it.
+        builder: the function that builds it.
+        preprocessing: the module whose `preprocess_input` belongs to it: one of `keras.applications`, or
+            `efficientnet_lite`.
         input_size: height and width of its input, in pixels.
         feature_size: length of its feature vectors.
         early_layers_end: the layer after which fine-tuning begins, for those that have been fine-tuned.
@@ -45,6 +48,12 @@ class EncoderRow:
     layer: str | None = None
 
     @property
+    def module(self) -> ModuleType:
+        """The module with its builder and its `preprocess_input`."""
+        name = self.preprocessing
+        return efficientnet_lite if name == "efficientnet_lite" else getattr(keras.applications, name)
+
+    @property
     def network(self) -> str:
         """What weights must be of, in words."""
         return f"{self.builder} {'without' if self.layer is None else 'with'} its classifier"
@@ -59,6 +68,10 @@ ENCODERS: Mapping[str, EncoderRow] = {
         EncoderRow("resnet50", "ResNet50", "resnet50", 224, 2048),
         EncoderRow("mobilenetv2", "MobileNetV2", "mobilenet_v2", 224, 1280, "block_5_add"),
         EncoderRow("mobilenet", "MobileNet", "mobilenet", 224, 768, "conv_pw_5_relu", (("alpha", 0.75),)),
+        # Cut where the grid is last 14 x 14: in the versions 1 and 2 that is some blocks later.
+        EncoderRow("efficientnet-lite0", "efficientnet_lite0", "efficientnet_lite", 224, 1280, "block10_add"),
+        EncoderRow("efficientnet-lite1", "efficientnet_lite1", "efficientnet_lite", 224, 1280, "block14_add"),
+        EncoderRow("efficientnet-lite2", "efficientnet_lite2", "efficientnet_lite", 224, 1280, "block14_add"),
     )
 }
 BUNDLED = "bundled"  # the name of the encoder inside the shipped model, which needs no download
@@ -115,7 +128,7 @@ class Encoder:
         pooling: "avg" or "grid".
         model: uint8 or float pixels 0 to 255 of shape (images, input_size, input_size, 3) to float32 features of
             shape (images, feature_size), or (images, height, width, feature_size) for a grid.
-        backbone: the network of `keras.applications` inside it, from preprocessed pixels to the grid.
+        backbone: the network inside it, from preprocessed pixels to the grid.
         preprocessed: what the backbone is given, as a symbolic tensor.
     """
 
@@ -147,8 +160,8 @@ def build_encoder(name: str, weights: str | Path | None = "imagenet", pooling: s
 
     Args:
         name: a row of `ENCODERS`. (`checkpoint.load_encoder` also finds the encoder inside the shipped model.)
-        weights: "imagenet" (downloaded once by Keras), a local weights file, without the classifier unless the row
-            needs it, or None for random weights.
+        weights: "imagenet" (downloaded once by Keras, or out of an installed package), a local weights file, without
+            the classifier unless the row needs it, or None for random weights.
         pooling: "avg" for one vector an image, "grid" for one at each position.
 
     Raises:
@@ -177,9 +190,8 @@ def with_pooling(encoder: Encoder, pooling: str) -> Encoder:
 
 
 def _assemble(row: EncoderRow, backbone: keras.Model, pooling: str) -> Encoder:
-    module = getattr(keras.applications, row.preprocessing)
     pixels = keras.Input((row.input_size, row.input_size, 3), name="pixels")
-    preprocessed = module.preprocess_input(pixels)
+    preprocessed = row.module.preprocess_input(pixels)
     # Batch norm keeps its statistics, unless a caller says training=True: Keras lets the outermost call decide.
     features = pool(backbone(preprocessed, training=False), pooling)
     return Encoder(row, pooling, keras.Model(pixels, features, name="encoder"), backbone, preprocessed)
@@ -192,7 +204,7 @@ def pool(grid: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
 
 
 def _backbone(row: EncoderRow, weights: str | Path | None) -> keras.Model:
-    build = getattr(keras.applications, row.builder)
+    build = getattr(row.module, row.builder)
     options = dict(row.arguments) | {
         "include_top": row.layer is not None,
         "input_shape": (row.input_size, row.input_size, 3),
@@ -205,10 +217,14 @@ def _load_weights(row: EncoderRow, build: Callable, weights: str | Path, options
     if weights == "imagenet":
         try:
             return build(weights="imagenet", **options)
+        except CaptionError:  # which says what to install
+            raise
         except Exception as error:
             raise CaptionError(_download_advice(row, error)) from error
     if not Path(weights).is_file():
         raise CaptionError(f"{weights} does not exist: name a weights file of {row.network}.")
+    if row.module is efficientnet_lite:  # which reads other files, too, and checks them itself
+        return build(weights=weights, **options)
     try:
         with open_plain(weights):  # Keras would follow links, and would unpack whatever is compressed
             pass

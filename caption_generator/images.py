@@ -23,6 +23,7 @@ from caption_generator.common.pictures import EXPORT, FOREIGN, FORMATS, INSTALL_
 __all__ = [
     "SUFFIXES",
     "ImageBatch",
+    "find_photos",
     "find_pictures",
     "load_augmented",
     "load_batches",
@@ -77,6 +78,13 @@ def find_pictures(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
             errors.append(f"{argument} holds no pictures: check the name.")
         found += inside
     return list(dict.fromkeys(found)), errors
+
+
+def find_photos(folders: str | Path | Sequence[str | Path], names: Iterable[str]) -> list[Path]:
+    """The paths of a dataset's photos: each in the first of `folders` that has it, otherwise named in the last."""
+    folders = [folders] if isinstance(folders, str | Path) else folders
+    *first, last = map(Path, folders)
+    return [next((folder / name for folder in first if (folder / name).is_file()), last / name) for name in names]
 
 
 def _search(folder: Path, errors: list[str]) -> list[Path]:

@@ -1,8 +1,8 @@
 """The table of systems: an encoder, a decoder and the vocabulary, under one name.
 
-The first six are the architectures of well-known student projects; the last is this project's own. To add a system, add
-a row. The environment variable `CAPTION_SYSTEM` chooses the system of the notebooks. A name is an encoder and a kind.
-Every encoder goes with every kind: `bundled-merge` needs no download.
+The first six are the architectures of well-known student projects; the others are this project's own. To add a system,
+add a row. The environment variable `CAPTION_SYSTEM` chooses the system of the notebooks. A name is an encoder and a
+kind. Every encoder goes with every kind: `bundled-merge` needs no download.
 """
 
 import os
@@ -80,6 +80,7 @@ SYSTEMS: Mapping[str, System] = {
         System("initial-state", "inceptionv3", DecoderSpec("initial_state", dropout=0.3), learning_rate=4e-3),
         System("gru", "resnet50", DecoderSpec("initial_state", cell="gru", dropout=0.3)),
         System("attention", "mobilenetv2", DecoderSpec("attention", units=512, dropout=0.4)),
+        System("attention", "efficientnet-lite2", DecoderSpec("attention", units=512, dropout=0.4)),
     )
 }
 DEFAULT = "xception-merge"

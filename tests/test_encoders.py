@@ -1,4 +1,4 @@
-"""Every encoder is the network of keras.applications, its pixels preprocessed once, and known by its weights."""
+"""Every encoder is the network of its table row, its pixels preprocessed once, and known by its weights."""
 
 import re
 import urllib.error
@@ -23,6 +23,11 @@ def caffe(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., ::-1] - np.array([103.939, 116.779, 123.68], np.float32)
 
 
+def nearly_to_one(pixels: np.ndarray) -> np.ndarray:
+    """What the EfficientNets for small devices expect."""
+    return pixels / 128 - 127 / 128
+
+
 # Written out anew, so that a wrong row of the table cannot agree with itself.
 EXPECTED = {
     "xception": (299, 2048, to_one),
@@ -31,10 +36,13 @@ EXPECTED = {
     "resnet50": (224, 2048, caffe),
     "mobilenetv2": (224, 1280, to_one),
     "mobilenet": (224, 768, to_one),
+    "efficientnet-lite0": (224, 1280, nearly_to_one),
+    "efficientnet-lite1": (224, 1280, nearly_to_one),
+    "efficientnet-lite2": (224, 1280, nearly_to_one),
 }
 
 
-SMALL = ("mobilenet", "mobilenetv2")
+SMALL = ("mobilenet", "mobilenetv2", "efficientnet-lite0")
 
 
 @pytest.fixture(
@@ -129,7 +137,7 @@ def test_an_encoder_of_one_vector_has_no_grid():
 
 def test_fine_tuning_begins_at_a_layer_that_exists():
     names = [name for name, row in ENCODERS.items() if row.early_layers_end]
-    assert names == ["mobilenetv2", "mobilenet"]
+    assert names == ["mobilenetv2", "mobilenet", *(f"efficientnet-lite{version}" for version in range(3))]
     for name in names:
         layers = {layer.name for layer in build_encoder(name, weights=None).backbone.layers}
         assert ENCODERS[name].early_layers_end in layers
@@ -137,7 +145,7 @@ def test_fine_tuning_begins_at_a_layer_that_exists():
 
 @pytest.mark.parametrize("name", ["Xception", "resnet", ""])
 def test_an_unknown_encoder_is_refused_with_the_known_ones(name):
-    with pytest.raises(CaptionError, match=f"no encoder '{name}'.*xception.*mobilenet or bundled"):
+    with pytest.raises(CaptionError, match=f"no encoder '{name}'.*xception.*mobilenet, .*lite2 or bundled"):
         build_encoder(name)
     with pytest.raises(CaptionError, match="no encoder"):
         encoder_row(name)

@@ -13,12 +13,14 @@ LAYERS = """
 common.errors common.pictures common.console
 common.files common.keras_settings workspace
 common.pickles common.hdf5 caption_files images download
+torch_file
 
-captions tokenizer
+captions tokenizer inference.imagenet_words
 word_vectors evaluate search inference.out_of_distribution
-inference.word_ranking
+inference.word_ranking inference.imagenet_classifier
 inference.exported
 
+efficientnet_lite
 attention encoders
 decoders batches inference.folding
 systems features
@@ -31,7 +33,7 @@ inference.engine inference.export
 captioner
 plots compare
 
-finetuning.averaging finetuning.rewards finetuning.grids finetuning.late_layers
+finetuning.averaging finetuning.rewards finetuning.grids finetuning.late_layers finetuning.forgetting
 finetuning.finetune
 finetuning.self_critical
 finetuning.recipe
@@ -48,8 +50,8 @@ cluster.job
 # Work on text, pictures and captions starts at once. TensorFlow takes seconds to load.
 WITHOUT_TENSORFLOW = """
 common.console common.errors common.files common.pickles common.pictures
-workspace captions caption_files images tokenizer word_vectors search evaluate captioner plots
-inference.engine inference.out_of_distribution inference.word_ranking
+workspace captions caption_files images torch_file tokenizer word_vectors search evaluate captioner plots
+inference.engine inference.out_of_distribution inference.word_ranking inference.imagenet_classifier
 legacy.pickles legacy.__main__
 """
 # The functions that import, and why.

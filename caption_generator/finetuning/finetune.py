@@ -5,6 +5,7 @@ activations are computed once, for every image and for some random views of it, 
 together with the decoder, or only run where the decoder is to settle first.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from caption_generator.captions import Dataset, Descriptions
 from caption_generator.checkpoint import Checkpoint
 from caption_generator.compatibility import check_captions, check_pooling
 from caption_generator.encoders import Encoder, check_encoder
+from caption_generator.finetuning.forgetting import forgotten
 from caption_generator.finetuning.grids import GridBatches, Grids
 from caption_generator.finetuning.late_layers import freeze, split_encoder
+from caption_generator.inference.folding import fold
+from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.search import BeamSearch
 from caption_generator.train import WordLoss
 from caption_generator.training_loop import History, fit
@@ -30,14 +34,20 @@ LOGGED = ("epoch", "loss", "val_loss", "val_cider", "reward", "words", "run")
 class EncoderDecoder(keras.Model):
     """The late layers of the encoder and the decoder as one network: (grids, tokens) to logits."""
 
-    def __init__(self, late: keras.Model, decoder: keras.Model):
+    def __init__(self, late: keras.Model, decoder: keras.Model, penalty: Callable | None = None):
+        """
+        Args:
+            penalty: a second loss, of the early layers' grids and the features.
+        """
         super().__init__()
-        self.late, self.decoder = late, decoder
+        self.late, self.decoder, self.penalty = late, decoder, penalty
         self.built = True  # as both are; without it, a backup is not restored
 
     def call(self, inputs: tuple, training: bool = False) -> tf.Tensor:
         grids, tokens = inputs
         features = self.late(grids, training=False)  # batch norm keeps its statistics
+        if training and self.penalty:
+            self.add_loss(self.penalty(grids, features))
         return self.decoder([features, tokens], training=training)
 
 
@@ -75,6 +85,8 @@ class FinetuneSettings:
         freeze_encoder: train the decoder alone.
         views: how many random views of each image are stored beside the whole image; see `Grids`.
         seed: of the order, views and dropout.
+        keep: weight of the loss that keeps the answers of the checkpoint's classifier, if it has one and the encoder is
+            not frozen; see `forgetting`.
     """
 
     epochs: int = 10
@@ -84,12 +96,13 @@ class FinetuneSettings:
     freeze_encoder: bool = False
     views: int = 7
     seed: int = 0
+    keep: float = 0.5
 
 
 def train_captioner(
     checkpoint: Checkpoint,
     encoder: Encoder,
-    images: str | Path,
+    images: str | Path | Sequence[str | Path],
     data: Dataset,
     folder: str | Path,
     settings: FinetuneSettings | None = None,
@@ -102,7 +115,7 @@ def train_captioner(
     Args:
         checkpoint: the decoder to train: a new one with a frozen encoder, or one that was trained so.
         encoder: the one that it belongs to. Its weights change, unless it is frozen.
-        images: the folder of images.
+        images: the folder of images, or several, of which each image is in one.
         data: training and dev captions.
         folder: where checkpoints go. Stored views go into `grids/` beside it, which the stages share: 50 kB for each
             view of an image with MobileNetV2.
@@ -127,7 +140,10 @@ def train_captioner(
     rate = settings.learning_rate
     if not settings.freeze_encoder:
         rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * len(batches))
-    model = EncoderDecoder(late, checkpoint.decoder.model)
+    penalty = None
+    if checkpoint.classifier and not settings.freeze_encoder:
+        penalty = _keep_answers(checkpoint.classifier, encoder, settings.keep)
+    model = EncoderDecoder(late, checkpoint.decoder.model, penalty)
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=5.0)
     model.compile(optimizer=optimizer, loss=WordLoss(settings.smoothing), jit_compile=False)
     return fit(
@@ -140,6 +156,12 @@ def train_captioner(
         best_by="val_cider",
         callbacks=[ScoreDev(late, checkpoint, data.dev, dev_grids)],
     )
+
+
+def _keep_answers(classifier: ImageNetClassifier, encoder: Encoder, weight: float) -> Callable:
+    """A function of grids and features that penalises answers other than those of the encoder as it is now."""
+    before = fold(encoder.backbone, after=encoder.row.early_layers_end)
+    return lambda grids, features: weight * forgotten(classifier, before(grids), features)
 
 
 def add_stage(checkpoint: Checkpoint, settings: Any) -> Checkpoint:

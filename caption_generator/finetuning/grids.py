@@ -1,6 +1,6 @@
 """The output of the early layers for every image, stored once, and batches of it for training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from caption_generator.common.console import progress
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import digest, replacing
 from caption_generator.encoders import weights_fingerprint
-from caption_generator.images import load_augmented, load_batches, load_pixels
+from caption_generator.images import find_photos, load_augmented, load_batches, load_pixels
+from caption_generator.inference.folding import fold
 from caption_generator.tokenizer import PAD, Tokenizer
 
 
@@ -27,13 +28,18 @@ class Grids:
     """
 
     def __init__(
-        self, early: keras.Model, images: str | Path, names: Sequence[str], folder: str | Path, views: int = 0
+        self,
+        early: keras.Model,
+        images: str | Path | Sequence[str | Path],
+        names: Sequence[str],
+        folder: str | Path,
+        views: int = 0,
     ):
         """Read the files of an earlier run in `folder`, or compute and write them, one for each view.
 
         Args:
             early: the first half of `split_encoder`.
-            images: the folder of images.
+            images: the folder of images, or several, of which each image is in one.
             names: the images' file names.
             folder: where the arrays go, under a name that only the same layers, weights and images share, the images
                 being told apart by name and size.
@@ -42,7 +48,7 @@ class Grids:
         Raises:
             CaptionError: an image cannot be read.
         """
-        paths = [Path(images, name) for name in names]
+        paths = find_photos(images, names)
         name = _name(early, paths)
         self.views = []
         for view in range(views + 1):
@@ -59,7 +65,7 @@ def _name(early: keras.Model, paths: Sequence[Path]) -> str:
 
 
 def _write_grids(early: keras.Model, paths: Sequence[Path], path: Path, load, label: str) -> None:
-    size = early.input.shape[1]
+    size, compute = early.input.shape[1], _folded(early)
     header = {"descr": "<f2", "fortran_order": False, "shape": (len(paths), *early.output.shape[1:])}
     with (
         replacing(path) as temporary,
@@ -70,8 +76,22 @@ def _write_grids(early: keras.Model, paths: Sequence[Path], path: Path, load, la
         for batch in load_batches(paths, size, load=load):
             if batch.errors:
                 raise CaptionError(batch.errors[0])
-            early.predict_on_batch(batch.pixels).astype("<f2").tofile(file)
+            compute(batch.pixels.astype(np.float32)).numpy().astype("<f2").tofile(file)
             bar.update(len(batch.paths))
+
+
+def _folded(early: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
+    """What `early` computes, with the network in it, its last part, folded."""
+    *_, before, network = early.operations
+    compute = early
+    if isinstance(network, keras.Model):
+        preprocess, folded = keras.Model(early.input, before.output), fold(network)
+
+        def compute(pixels: tf.Tensor) -> tf.Tensor:
+            return folded(preprocess(pixels))
+
+    signature = [tf.TensorSpec((None, *early.input.shape[1:]), tf.float32)]
+    return tf.function(compute, input_signature=signature, autograph=False)
 
 
 class GridBatches:

@@ -1,16 +1,16 @@
-"""The recipe of the shipped model: `python -m caption_generator.finetuning.recipe`.
+"""The recipe of the shipped model: `python -m caption_generator.finetuning.recipe path/to/wide`.
 
-It makes `models/bundled.h5` from the raw dataset with one command. The encoder is MobileNetV2 and the decoder has
-attention.
+It makes `models/bundled.h5` from the raw datasets with one command. The encoder is EfficientNet-Lite2 and the decoder
+has attention.
 
 1. settled: the decoder learns while the encoder is frozen.
-2. finetuned: both learn together.
-3. restarted: the same again, twice; the mean of the two models continues.
-4. self_critical: the decoder learns from the scores of its own captions; the mean of the last epochs ships.
-5. The model learns which words and which photos to expect, to rank and score its captions.
+2. finetuned: both learn together, while the encoder keeps what its ImageNet classifier knows.
+3. self_critical: the decoder learns from the scores of its own captions; the mean of the last epochs ships.
+4. The model learns which words and which photos to expect, to rank and score its captions.
 
-After an interruption, the same command continues. `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where the dataset is
-and where everything is written.
+After an interruption, the same command continues. `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where Flickr8k is and
+where everything is written. The folders on the command line are further workspaces, laid out like it; without any, the
+model learns from Flickr8k alone.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import numpy as np
 
 from caption_generator import evaluate
 from caption_generator.captioner import Captioner
-from caption_generator.captions import Dataset, captions_fingerprint, prepare
+from caption_generator.captions import Dataset, captions_fingerprint, combine, prepare
 from caption_generator.checkpoint import Checkpoint, load_checkpoint, load_encoder, save_checkpoint
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import replacing, save_json_rows
@@ -34,8 +34,9 @@ from caption_generator.compatibility import check_captions
 from caption_generator.encoders import with_pooling
 from caption_generator.finetuning.averaging import average_checkpoints
 from caption_generator.finetuning.finetune import FinetuneSettings, train_captioner
+from caption_generator.finetuning.forgetting import load_classifier
 from caption_generator.finetuning.self_critical import SelfCriticalSettings, train_self_critical
-from caption_generator.images import load_batches
+from caption_generator.images import find_photos, load_batches
 from caption_generator.inference.export import export_checkpoint
 from caption_generator.inference.folding import absorb_norms, compile_encoder
 from caption_generator.inference.out_of_distribution import Familiarity
@@ -46,27 +47,29 @@ from caption_generator.train import build_system
 from caption_generator.training_loop import read_history
 from caption_generator.workspace import ROOT, Workspace, announce, find_workspace
 
-SYSTEM = "mobilenetv2-attention"
+SYSTEM = "efficientnet-lite2-attention"
 Settings = FinetuneSettings | SelfCriticalSettings
 # The runs of each stage. All start from the model of the stage before, and the mean of their last epochs continues.
 STAGES: Mapping[str, Sequence[Settings]] = {
-    "settled": [FinetuneSettings(epochs=3, learning_rate=1e-3, freeze_encoder=True)],
-    "finetuned": [FinetuneSettings(epochs=8, learning_rate=4e-4)],
-    # Warm restarts, as in Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
-    "restarted": [
-        FinetuneSettings(epochs=10, learning_rate=3e-4, seed=1),
-        FinetuneSettings(epochs=8, learning_rate=3e-4, seed=2),
-    ],
-    "self_critical": [SelfCriticalSettings(epochs=8, learning_rate=3e-5)],
+    "settled": [FinetuneSettings(epochs=3, learning_rate=1e-3, freeze_encoder=True, views=5)],
+    "finetuned": [FinetuneSettings(epochs=6, learning_rate=4e-4, views=5)],
+    "self_critical": [SelfCriticalSettings(epochs=3, learning_rate=4e-5, recall=1.5, views=5)],
 }
-AVERAGED = 3  # the number of last epochs of the last stage whose mean ships
+AVERAGED = 2  # the number of last epochs of the last stage whose mean ships
 BEAMS = (1, 3, 5)
 
 
-def run(workspace: Workspace) -> None:
-    """Every step from captions to the shipped model, with its dev scores at the end."""
+def run(workspace: Workspace, others: Sequence[Workspace] = ()) -> None:
+    """Every step from captions to the shipped model, with its dev scores at the end.
+
+    Args:
+        workspace: of Flickr8k; its outputs take all that is written.
+        others: workspaces whose photos are learned from, too.
+    """
     print(announce(workspace), file=sys.stderr)
-    data = prepare(workspace)
+    workspaces = [workspace, *others]
+    datasets = [prepare(each) for each in workspaces]
+    data, images = combine(datasets), [each.images for each in workspaces]
     check_captions(data.train, data.dev)
     system = SYSTEMS[SYSTEM]
     tokenizer = fit_tokenizer(data.train, system.min_count)
@@ -77,7 +80,8 @@ def run(workspace: Workspace) -> None:
         encoder = load_encoder(system.encoder, pooling=system.pooling)
         decoder = build_system(system, encoder.row.feature_size, tokenizer)
         about = {"dataset": data.name, "images": len(data.train), "fingerprint": captions_fingerprint(data.train)}
-        return Checkpoint(decoder, tokenizer, encoder.identity, encoder, about)
+        classifier = load_classifier(system.encoder)
+        return Checkpoint(decoder, tokenizer, encoder.identity, encoder, about, classifier=classifier)
 
     begin = untrained
     for stage, runs in STAGES.items():
@@ -85,23 +89,23 @@ def run(workspace: Workspace) -> None:
         for settings, path in zip(runs, last, strict=True):
             model = begin()
             if not is_finished(path, model, settings):
-                train_stage(model, workspace, data, path.parent, settings)
+                train_stage(model, images, data, path.parent, settings)
         begin = partial(average_checkpoints, last)
     model = average_checkpoints([path.with_name(f"model_{settings.epochs - n}.h5") for n in range(AVERAGED)])
     absorb_norms(model.encoder.backbone)
-    finished = learn_photos(model, workspace, data)
+    finished = learn_photos(model, images, data)
     save_checkpoint(finished, workspace.models / "bundled.h5", half=True)
     export_checkpoint(workspace.models / "bundled.h5")
     record_log(workspace)
-    record_scores(workspace, data)
+    record_scores(workspace, list(zip(workspaces, datasets, strict=True)))
 
 
-def train_stage(model: Checkpoint, workspace: Workspace, data: Dataset, folder: Path, settings: Settings) -> None:
+def train_stage(model: Checkpoint, images: Sequence[Path], data: Dataset, folder: Path, settings: Settings) -> None:
     """One run of a stage: by reward or with teacher forcing, as its settings say."""
     if isinstance(settings, SelfCriticalSettings):
-        train_self_critical(model, workspace.images, data, folder, settings)
+        train_self_critical(model, images, data, folder, settings)
     else:
-        train_captioner(model, model.encoder, workspace.images, data, folder, settings)
+        train_captioner(model, model.encoder, images, data, folder, settings)
 
 
 def run_folder(workspace: Workspace, stage: str, runs: Sequence[Settings], settings: Settings) -> Path:
@@ -131,10 +135,10 @@ def is_finished(last: Path, model: Checkpoint, settings: Settings) -> bool:
     )
 
 
-def learn_photos(checkpoint: Checkpoint, workspace: Workspace, data: Dataset) -> Checkpoint:
+def learn_photos(checkpoint: Checkpoint, images: Sequence[Path], data: Dataset) -> Checkpoint:
     """`checkpoint` with a word detector and an out-of-distribution score, both learned from the training photos."""
     encoder = with_pooling(checkpoint.encoder, "avg")
-    batches = load_batches([workspace.images / name for name in data.train], encoder.row.input_size)
+    batches = load_batches(find_photos(images, data.train), encoder.row.input_size)
     encode, tokenizer = compile_encoder(encoder), checkpoint.tokenizer
     features = np.concatenate([encode(batch.pixels) for batch in batches])
     tokens = [[tokenizer.encode(caption) for caption in group] for group in data.train.values()]
@@ -162,23 +166,37 @@ def read_log(path: Path = ROOT / "models" / "log.csv") -> dict[str, list[dict[st
     return histories
 
 
-def record_scores(workspace: Workspace, data: Dataset) -> None:
-    """Print the dev scores of what was written to disk and keep them beside it, for each width of the beam."""
+def record_scores(workspace: Workspace, sources: Sequence[tuple[Workspace, Dataset]]) -> None:
+    """Print the dev scores of what was written to disk and keep them beside it.
+
+    There is a row for each width of the beam and each dataset, which also counts the different captions and words.
+
+    Args:
+        workspace: whose model it is.
+        sources: the workspaces of the photos, and their captions.
+    """
     rows = []
     for beam in BEAMS:
         captioner = Captioner.load(workspace.models / "bundled.h5", beam)
-        found = captioner.caption_files([workspace.images / name for name in data.dev])
-        scores = evaluate.score({result.path.name: result.best.text for result in found}, data.references)
-        corpus = {measure: round(value, 2) for measure, value in scores.corpus.items()}
-        rows.append({"beam": beam} | corpus | {"tokens": scores.tokenizer})
-        print(rows[-1])
+        for source, data in sources:
+            results = captioner.caption_files([source.images / name for name in data.dev])
+            found = {result.path.name: result.best.text for result in results}
+            scores = evaluate.score(found, data.references)
+            corpus = {measure: round(value, 2) for measure, value in scores.corpus.items()}
+            texts = set(found.values())
+            variety = {"captions": len(texts), "words": len({word for text in texts for word in text.split()})}
+            rows.append({"dataset": data.name, "beam": beam} | corpus | variety | {"tokens": scores.tokenizer})
+            print(rows[-1])
     save_json_rows(workspace.models / "scores.json", rows)
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("others", nargs="*", type=Path, help="a workspace to learn from besides Flickr8k's")
+    options = parser.parse_args()
     try:
-        run(find_workspace())
+        workspace = find_workspace()
+        run(workspace, [Workspace(path.resolve(), workspace.outputs / path.name) for path in options.others])
     except CaptionError as error:
         print(f"recipe: {error}", file=sys.stderr)
         return 2

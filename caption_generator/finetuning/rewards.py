@@ -12,35 +12,40 @@ from caption_generator.tokenizer import END, SPECIAL_TOKENS
 Ngram = tuple[str, ...]
 LENGTHS = (1, 2, 3, 4)
 SIGMA = 6.0  # how far CIDEr-D lets lengths differ
+ALPHA = 0.85  # the share of recall in METEOR's F-score
 
 
 class Reward:
-    """CIDEr-D of a caption against its image's references (Vedantam et al. 2015), and a share of its BLEU-4.
+    """CIDEr-D of a caption against its image's references (Vedantam et al. 2015), with shares of BLEU-4 and of recall.
 
     The words that tell images apart weigh most: document frequencies come from all references. The end of a caption
     counts as a word, or captions learn to stop in the middle of a phrase to save what comes after.
     """
 
-    def __init__(self, references: Descriptions, bleu: float = 1.0):
+    def __init__(self, references: Descriptions, bleu: float = 1.0, recall: float = 0.0):
         """
         Args:
             references: image name to clean captions.
             bleu: weight of BLEU-4, 0 to 1, beside CIDEr-D, 0 to 10.
+            recall: weight of `best_recall`, 0 to 1, which keeps captions from becoming brief.
         """
-        self.bleu = bleu
+        self.bleu, self.recall = bleu, recall
         end = SPECIAL_TOKENS[END]
         counts = [[ngrams([*caption.split(), end]) for caption in group] for group in references.values()]
         self.log_images = log(len(counts))
         self.document_frequency = Counter(ngram for group in counts for ngram in set().union(*group))
         self.vectors = [[self._vector(caption) for caption in group] for group in counts]
         self.most = [_most(group) for group in counts]
+        self.unigrams = [[_unigrams(caption) for caption in group] for group in counts]
         self.lengths = [[_words(caption) for caption in group] for group in counts]
 
     def __call__(self, image: int, words: Sequence[str]) -> float:
         """The reward of `words`, with the end as the last of them if it was reached, for the image of that number."""
         candidate = ngrams(words)
         reward = self.cider_d(image, candidate)
-        return reward + self.bleu * self.bleu_4(image, candidate) if self.bleu else reward
+        if self.bleu:
+            reward += self.bleu * self.bleu_4(image, candidate)
+        return reward + self.recall * self.best_recall(image, candidate) if self.recall else reward
 
     def cider_d(self, image: int, candidate: Counter[Ngram]) -> float:
         """CIDEr-D, 0 to 10, as `pycocoevalcap` computes it."""
@@ -71,6 +76,19 @@ class Reward:
         brevity = min(0.0, 1 - nearest / length)
         return exp(brevity + sum(log(hit / total) for hit, total in zip(hits, totals, strict=True)) / len(LENGTHS))
 
+    def best_recall(self, image: int, candidate: Counter[Ngram]) -> float:
+        """The F-score of single words against the reference that they match best, 0 to 1; recall counts most in it.
+
+        METEOR (Denkowski and Lavie 2014, "Meteor Universal") is this, with synonyms, stems and the words' order. Its
+        Java program would be too slow for every sample.
+        """
+        words, best = _unigrams(candidate), 0.0
+        for reference in self.unigrams[image]:
+            if matches := sum(min(count, reference[word]) for word, count in words.items() if word in reference):
+                precision, recall = matches / words.total(), matches / reference.total()
+                best = max(best, precision * recall / (ALPHA * precision + (1 - ALPHA) * recall))
+        return best
+
     def _vector(self, counts: Counter[Ngram]) -> tuple[dict[Ngram, float], list[float], int]:
         """The weight of each run of words, the norm for each length of run, and how many runs of two there are."""
         weights = {
@@ -86,6 +104,10 @@ class Reward:
 def ngrams(words: Sequence[str]) -> Counter[Ngram]:
     """How often each run of one to four words occurs."""
     return Counter(tuple(words[i : i + n]) for n in LENGTHS for i in range(len(words) - n + 1))
+
+
+def _unigrams(counts: Counter[Ngram]) -> Counter[Ngram]:
+    return Counter({ngram: count for ngram, count in counts.items() if len(ngram) == 1})
 
 
 def _words(counts: Counter[Ngram]) -> int:

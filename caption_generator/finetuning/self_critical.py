@@ -7,7 +7,7 @@ score better than the others become more probable, the worse ones less: REINFORC
 samples (Luo 2020, "A Better Variant of Self-Critical Sequence Training").
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class SelfCriticalSettings:
             temperature 1. Most samples then contain such a word, longer ones more often, and the model learns above all
             to be brief.
         bleu: weight of BLEU-4 in the reward; see `Reward`.
+        recall: likewise of recall.
         max_length: words of a sample, its end included.
         dropout: the fraction of an image's features that is hidden from its samples and from learning.
         freeze_encoder: train the decoder alone.
@@ -67,6 +68,7 @@ class SelfCriticalSettings:
     samples: int = 5
     temperature: float = 0.7
     bleu: float = 1.0
+    recall: float = 0.0
     max_length: int = 20
     dropout: float = 0.4
     freeze_encoder: bool = True
@@ -159,7 +161,7 @@ class SelfCritical(EncoderDecoder):
 
 def train_self_critical(
     checkpoint: Checkpoint,
-    images: str | Path,
+    images: str | Path | Sequence[str | Path],
     data: Dataset,
     folder: str | Path,
     settings: SelfCriticalSettings | None = None,
@@ -170,7 +172,7 @@ def train_self_critical(
 
     Args:
         checkpoint: contains its encoder, and was trained with teacher forcing for as long as that helps.
-        images: the folder of images.
+        images: the folder of images, or several, of which each image is in one.
         data: training and dev captions.
         folder: where checkpoints go.
         settings: how to train.
@@ -191,7 +193,8 @@ def train_self_critical(
     train_grids = Grids(early, images, list(data.train), folder.parent / "grids", settings.views)
     dev_grids = Grids(early, images, list(data.dev), folder.parent / "grids")
     freeze(late, settings.freeze_encoder)
-    model = SelfCritical(late, checkpoint.decoder, checkpoint.tokenizer, Reward(data.train, settings.bleu), settings)
+    reward = Reward(data.train, settings.bleu, settings.recall)
+    model = SelfCritical(late, checkpoint.decoder, checkpoint.tokenizer, reward, settings)
     optimizer = keras.optimizers.Adam(settings.learning_rate, global_clipnorm=5.0)
     model.compile(optimizer=optimizer, jit_compile=False)
     return fit(

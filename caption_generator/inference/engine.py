@@ -8,6 +8,7 @@ import numpy as np
 from caption_generator.common.console import load_tensorflow
 from caption_generator.common.errors import CaptionError
 from caption_generator.inference.exported import SUFFIX, export_path, find_export
+from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.search import StepwiseDecoder
@@ -23,6 +24,7 @@ class Engine(Protocol):
         decoder: its decoder, for `BeamSearch`.
         grid: rows and columns of the positions that attention weights are of; None without attention.
         detector: predicts the words of a photo, to rank captions; or None.
+        classifier: names what the photo shows, to correct captions; or None.
         familiarity: the out-of-distribution score; or None.
         description: encoder and vocabulary, in words.
         threads: so many threads must call it at the same time to use all cores.
@@ -32,6 +34,7 @@ class Engine(Protocol):
     tokenizer: Tokenizer
     grid: tuple[int, int] | None
     detector: WordDetector | None
+    classifier: ImageNetClassifier | None
     familiarity: Familiarity | None
     description: str
     threads: int

@@ -51,6 +51,7 @@ def export_checkpoint(path: str | Path, encoder_weights: str | Path = "imagenet"
         convert_networks(engine.encoder, engine.checkpoint.decoder),
         engine.detector,
         engine.familiarity,
+        engine.classifier,
     )
     exported = export_path(path)
     model.save(exported)

@@ -1,8 +1,8 @@
 """The exported model: a file beside a checkpoint, with all that captioning needs and TensorFlow does not have to read.
 
 It is a zip file. `about.json` says which checkpoint it was exported from, and holds the vocabulary. `encoder.tflite`,
-`start.tflite` and `step.tflite` are the networks for LiteRT, and each `.npy` is an array of the word detector or of the
-out-of-distribution score. Reading it never runs code that it names.
+`start.tflite` and `step.tflite` are the networks for LiteRT, and each `.npy` is an array of the word detector, of
+the ImageNet classifier or of the out-of-distribution score. Reading it never runs code that it names.
 """
 
 import io
@@ -19,6 +19,7 @@ import numpy as np
 
 from caption_generator.common.errors import CaptionError, first_line, printable
 from caption_generator.common.files import file_digest, open_regular, replacing
+from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import Tokenizer
@@ -27,6 +28,7 @@ FORMAT = 1  # to be raised when older exports can no longer be read
 SUFFIX = ".litert"
 NETWORKS = ("encoder", "start", "step")
 DETECTOR_ARRAYS = ("mean", "weights", "document_frequency")
+CLASSIFIER_ARRAYS = ("kernel", "bias")
 LARGEST_SIDE = 4096  # of what the encoder reads, in pixels; it decides what a batch of pictures costs
 
 
@@ -36,7 +38,7 @@ class ExportedModel:
 
     Attributes:
         fingerprint: of the checkpoint file that it was exported from; see `common.files.file_digest`.
-        description, input_size, grid, tokenizer, detector, familiarity: as of `engine.Engine`.
+        description, input_size, grid, tokenizer, detector, familiarity, classifier: as of `engine.Engine`.
         networks: the names in `NETWORKS` to the content of a `.tflite` file.
     """
 
@@ -48,6 +50,7 @@ class ExportedModel:
     networks: Mapping[str, bytes]
     detector: WordDetector | None = None
     familiarity: Familiarity | None = None
+    classifier: ImageNetClassifier | None = None
 
     def save(self, path: str | Path) -> None:
         """Write `path`, whole or not at all. Arrays are stored in 16 bits where they lose nothing by it."""
@@ -66,6 +69,9 @@ class ExportedModel:
         if usual := self.familiarity:
             about["familiarity"] = {"lowest": usual.lowest, "usual": usual.usual}
             arrays["familiarity_mean"] = usual.mean
+        if classifier := self.classifier:
+            about["classifier"] = "imagenet"
+            arrays |= {f"classifier_{name}": getattr(classifier, name) for name in CLASSIFIER_ARRAYS}
         # Weights are hardly compressible, and stored plainly they are read at once.
         with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
             _add(file, "about.json", json.dumps(about).encode())
@@ -88,15 +94,17 @@ class ExportedModel:
             if about["format"] != FORMAT:
                 raise CaptionError(f"{path} was exported by another version of this project: {_advice(path)}")
             with _opened(path) as file:
-                detector = familiarity = None
+                detector = familiarity = classifier = None
                 if "detector" in about:
                     arrays = {name: _array(file, f"detector_{name}") for name in DETECTOR_ARRAYS}
                     detector = WordDetector(**arrays, threshold=_number(about["detector"], "threshold"))
                 if "familiarity" in about:
                     limits = (_number(about["familiarity"], name) for name in ("lowest", "usual"))
                     familiarity = Familiarity(_array(file, "familiarity_mean"), *limits)
+                if "classifier" in about:
+                    classifier = ImageNetClassifier(*(_array(file, f"classifier_{name}") for name in CLASSIFIER_ARRAYS))
                 tokenizer = Tokenizer.from_dict(about["tokenizer"])
-                _check_lengths(tokenizer, detector, familiarity)
+                _check_lengths(tokenizer, detector, familiarity, classifier)
                 return cls(
                     str(about["checkpoint"]),
                     printable(str(about["description"])),
@@ -106,6 +114,7 @@ class ExportedModel:
                     {name: _read(file, f"{name}.tflite") for name in NETWORKS},
                     detector,
                     familiarity,
+                    classifier,
                 )
         except CaptionError:
             raise
@@ -222,7 +231,12 @@ def _size(value: Any) -> int:
     return value
 
 
-def _check_lengths(tokenizer: Tokenizer, detector: WordDetector | None, familiarity: Familiarity | None) -> None:
+def _check_lengths(
+    tokenizer: Tokenizer,
+    detector: WordDetector | None,
+    familiarity: Familiarity | None,
+    classifier: ImageNetClassifier | None,
+) -> None:
     """Refuse arrays of other lengths than the vocabulary, and than each other."""
     if detector and not (
         detector.weights.shape == (len(tokenizer), *detector.mean.shape)
@@ -232,6 +246,10 @@ def _check_lengths(tokenizer: Tokenizer, detector: WordDetector | None, familiar
         raise ValueError("its word detector has not the shape of its vocabulary")
     if familiarity and familiarity.mean.ndim != 1:
         raise ValueError("its mean features are not one vector")
+    if classifier and not (
+        classifier.kernel.ndim == 2 and classifier.kernel.shape[1:] == classifier.bias.shape == (CLASSES,)
+    ):
+        raise ValueError("its classifier is not one of ImageNet's classes")
 
 
 def _damaged(path: str | Path, error: Exception) -> CaptionError:

@@ -41,12 +41,11 @@ def encoder_graph(encoder: Encoder, images: int | None = None) -> tf.types.exper
         images: the number of images in a batch; None for any.
     """
     row, backbone = encoder.row, fold(encoder.backbone)
-    preprocess = getattr(keras.applications, row.preprocessing).preprocess_input
     signature = [tf.TensorSpec((images, row.input_size, row.input_size, 3), tf.float32, "pixels")]
 
     @tf.function(input_signature=signature, autograph=False)
     def encode(pixels):
-        return pool(backbone(preprocess(pixels)), encoder.pooling)
+        return pool(backbone(row.module.preprocess_input(pixels)), encoder.pooling)
 
     return encode
 

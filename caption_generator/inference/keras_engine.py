@@ -24,7 +24,8 @@ class KerasEngine:
         self.input_size = encoder.row.input_size
         self.tokenizer = checkpoint.tokenizer
         self.decoder = checkpoint.decoder
-        self.detector, self.familiarity = checkpoint.detector, checkpoint.familiarity
+        self.detector, self.classifier = checkpoint.detector, checkpoint.classifier
+        self.familiarity = checkpoint.familiarity
         self.grid = tuple(encoder.model.output.shape[1:3]) if encoder.pooling == "grid" else None
         self.description = f"{encoder.identity}, {len(self.tokenizer):,} words"
         self._encode = compile_encoder(encoder)

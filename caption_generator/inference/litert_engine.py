@@ -36,7 +36,7 @@ class LiteRTEngine:
         self.decoder = LiteRTDecoder(networks["start"], networks["step"])
         self.input_size, self.grid = model.input_size, model.grid
         self.tokenizer, self.description = model.tokenizer, model.description
-        self.detector, self.familiarity = model.detector, model.familiarity
+        self.detector, self.classifier, self.familiarity = model.detector, model.classifier, model.familiarity
 
     @classmethod
     def load(cls, path: str | Path) -> "LiteRTEngine":
