@@ -2,8 +2,8 @@
 
 Both caption the same drawn photos with the same model: with TensorFlow from the checkpoint alone, with LiteRT from its
 export. The script is started anew for each figure, in turn, and the median counts; so does importing TensorFlow, for
-comparison. "One photo" is after loading, from its file, on one core. "Packages" is what requirements.txt and
-requirements-caption.txt install here.
+comparison. "One photo" is after loading, from its file, on one core. "Packages" is what requirements.txt installs here,
+and for LiteRT requirements-caption.txt.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from caption_generator.common.console import progress
 from caption_generator.inference.exported import export_path, find_export
 from caption_generator.workspace import BUNDLED_MODEL, ROOT
 
-REQUIREMENTS = {"TensorFlow": "requirements.txt", "LiteRT": "requirements-caption.txt"}
+ENGINES = ("TensorFlow", "LiteRT")
 
 
 def main() -> None:
@@ -71,6 +71,7 @@ def table(folder: Path, count: int, runs: int) -> str:
     def median(work: str, part: int, scale: float = 1) -> Callable[[str], float]:
         return lambda engine: scale * statistics.median(result[part] for result in found[work, engine])
 
+    needed = read_requirements()
     imported = median("import", 0)("TensorFlow")
     return "\n".join(
         [
@@ -80,14 +81,14 @@ def table(folder: Path, count: int, runs: int) -> str:
             row("one photo after loading, one core", "ms", median("photo", 0, 1000)),
             row(f"script, {count:,} photos", "s", median("folder", 0)),
             row("peak memory of that", "MB", median("folder", 1, 1e-6)),
-            row("packages", "MB", lambda engine: packages_size(ROOT / REQUIREMENTS[engine]) / 1e6),
+            row("packages", "MB", lambda engine: packages_size(needed[engine]) / 1e6),
         ]
     )
 
 
 def copy_models(folder: Path) -> dict[str, Path]:
     """The checkpoint that ships in two folders, in one of them with its export."""
-    models = {engine: folder / engine / BUNDLED_MODEL.name for engine in REQUIREMENTS}
+    models = {engine: folder / engine / BUNDLED_MODEL.name for engine in ENGINES}
     for model in models.values():
         model.parent.mkdir()
         shutil.copy(BUNDLED_MODEL, model)
@@ -123,9 +124,9 @@ def one_photo(model: Path, photo: Path) -> float:
     return median_seconds(lambda: list(captioner.caption_files([photo])), 30)
 
 
-def packages_size(requirements: Path) -> int:
-    """Bytes of the installed packages of a requirements file, with those that they need."""
-    waiting, seen, files = read_requirements(requirements), set(), {}
+def packages_size(requirements: Sequence[Requirement]) -> int:
+    """Bytes of the installed packages that are named, with those that they need."""
+    waiting, seen, files = list(requirements), set(), {}
     while waiting:
         wanted = waiting.pop()
         if str(wanted) in seen or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
@@ -141,15 +142,15 @@ def packages_size(requirements: Path) -> int:
     return sum(files.values())
 
 
-def read_requirements(path: Path) -> list[Requirement]:
-    """The requirements of a file, with those of the files that it names."""
-    requirements: list[Requirement] = []
-    for line in path.read_text().splitlines():
-        if line.startswith("--requirement "):
-            requirements += read_requirements(path.parent / line.split()[1])
-        elif line and not line.startswith("#"):
-            requirements.append(Requirement(line))
-    return requirements
+def read_requirements() -> dict[str, list[Requirement]]:
+    """What each engine needs: captioning alone with LiteRT, and everything with TensorFlow."""
+    import tomllib  # of Python 3.11, while all else here runs on 3.10
+
+    lines = (ROOT / "requirements-caption.txt").read_text().splitlines()
+    caption = [line for line in lines if line and not line.startswith("#")]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = {"TensorFlow": [*caption, *extras["notebooks"]], "LiteRT": caption}
+    return {engine: [Requirement(line) for line in lines] for engine, lines in needed.items()}
 
 
 if __name__ == "__main__":
