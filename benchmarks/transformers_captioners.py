@@ -33,6 +33,8 @@ def this_project() -> tuple[Callable[[Path], object], int, int]:
     parameters = checkpoint.network.count_params()
     detector = checkpoint.detector  # no Keras model
     parameters += detector.mean.size + detector.weights.size + detector.document_frequency.size
+    if classifier := checkpoint.classifier:
+        parameters += classifier.kernel.size + classifier.bias.size
     captioner = Captioner.load()
     return lambda path: list(captioner.caption_files([path])), parameters, BUNDLED_MODEL.stat().st_size
 

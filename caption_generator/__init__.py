@@ -7,6 +7,7 @@ The story, in the order in which data goes through the package. The numbers are 
     caption_files     the forms in which people keep captions
     images            any picture file -> upright RGB
     encoders          the table of CNNs
+    efficientnet_lite CNNs that Keras lacks; torch_file reads their weights
     features       2  photos -> feature vectors or grids         -> features.p
     tokenizer      3  words <-> numbers                          -> tokenizer.p
     batches           captions and features -> training batches

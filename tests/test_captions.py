@@ -9,9 +9,11 @@ import pytest
 
 from caption_generator.captions import (
     SPLIT_FILES,
+    Dataset,
     captions_fingerprint,
     clean_caption,
     clean_captions,
+    combine,
     compare_with_disk,
     load_dataset,
     load_descriptions,
@@ -591,3 +593,15 @@ def test_what_step_1_left_is_loaded_in_its_splits(workspace):
     few = data.first(train=2, dev=1)
     assert (list(few.train), list(few.dev), few.test) == (list(data.train)[:2], list(data.dev)[:1], {})
     assert few.references == data.references and few.name == data.name
+
+
+def test_datasets_together_are_one_and_may_not_share_a_name():
+    one = Dataset({"a.jpg": ["a dog"]}, {"b.jpg": ["a cat"]}, {"a.jpg": ["A dog."], "b.jpg": ["A cat."]}, "one")
+    other = Dataset({"c.jpg": ["a bus"]}, {}, {"c.jpg": ["A bus."], "d.jpg": ["Rain."]}, "other", {"d.jpg": ["rain"]})
+    both = combine([one, other])
+    assert list(both.train) == ["a.jpg", "c.jpg"]
+    assert (both.dev, both.test, both.name) == (one.dev, other.test, "one and other")
+    assert both.references == one.references | other.references
+    assert combine([one]) == one
+    with pytest.raises(CaptionError, match=r"two datasets have an image called a\.jpg"):
+        combine([one, other, one])

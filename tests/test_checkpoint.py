@@ -22,6 +22,7 @@ from caption_generator.encoders import (
     check_encoder,
     with_pooling,
 )
+from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -135,6 +136,43 @@ def test_the_word_detector_comes_back(half, checkpoint, path):
         assert getattr(found, name).dtype == np.float32
         np.testing.assert_allclose(getattr(found, name), getattr(learned, name), rtol=1e-3 if half else 0)
     assert found.threshold == 1.25
+
+
+def draw_detector(words: int, learned: list[int]) -> WordDetector:
+    random = np.random.default_rng(0)
+    weights = np.zeros((words, 6), np.float32)
+    weights[learned] = random.random((len(learned), 6), np.float32)
+    return WordDetector(random.random(6, np.float32), weights, random.random(words, np.float32), threshold=1.25)
+
+
+@pytest.mark.parametrize("learned", [[], [4, 7, 19]])
+def test_only_the_words_that_the_detector_has_learned_are_stored(learned, checkpoint, path):
+    detector = draw_detector(len(checkpoint.tokenizer), learned)
+    save_checkpoint(replace(checkpoint, detector=detector), path)
+    with h5py.File(path) as file:
+        assert file["detector/weights"].shape == (len(learned), 6)
+    np.testing.assert_array_equal(load_checkpoint(path).detector.weights, detector.weights)
+
+
+def test_a_file_of_before_some_words_were_left_out_has_weights_of_all(checkpoint, path):
+    detector = draw_detector(len(checkpoint.tokenizer), [4, 7])
+    save_checkpoint(replace(checkpoint, detector=detector), path)
+    with h5py.File(path, "a") as file:
+        del file["detector/rows"], file["detector/weights"]
+        file["detector/weights"] = detector.weights
+    edit_about(path, arrays=None)
+    np.testing.assert_array_equal(load_checkpoint(path).detector.weights, detector.weights)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_classifier_comes_back(half, checkpoint, path):
+    random = np.random.default_rng(0)
+    kept = ImageNetClassifier(random.random((6, 1000), np.float32), random.random(1000, np.float32))
+    save_checkpoint(replace(checkpoint, classifier=kept), path, half=half)
+    found = load_checkpoint(path).classifier
+    for name in ("kernel", "bias"):
+        assert getattr(found, name).dtype == np.float32
+        np.testing.assert_allclose(getattr(found, name), getattr(kept, name), rtol=1e-3 if half else 0)
 
 
 @pytest.mark.parametrize("name", DECODERS)

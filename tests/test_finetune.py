@@ -23,8 +23,10 @@ from caption_generator.finetuning.finetune import (
     add_stage,
     train_captioner,
 )
+from caption_generator.finetuning.forgetting import forgotten
 from caption_generator.finetuning.late_layers import split_encoder
 from caption_generator.images import load_pixels
+from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.search import BeamSearch
@@ -252,3 +254,25 @@ def test_another_encoder_than_the_checkpoints_is_refused(untrained, pictures, tm
     other.model.set_weights([weight + 1 for weight in other.model.get_weights()])
     with pytest.raises(CaptionError, match="the model was trained with the encoder"):
         train_captioner(checkpoint, other, pictures, DATA, tmp_path)
+
+
+def test_the_encoder_is_trained_to_keep_its_classifiers_answers(untrained, pictures, tmp_path):
+    """With nothing else that counts as much, they hardly change; without, they do."""
+    random = np.random.default_rng(0)
+    pixels = pixels_of(pictures, DATA.train)
+    changes = []
+    for keep in (0.0, 1e4):
+        checkpoint = untrained("attention")
+        before = checkpoint.encoder.model.predict_on_batch(pixels)
+        scale = 10 / before.mean(axis=(1, 2)).std()
+        kernel = random.normal(0, scale, (256, 1000)).astype(np.float32)
+        classifier = ImageNetClassifier(kernel, np.zeros(1000, np.float32))
+        checkpoint = replace(checkpoint, classifier=classifier)
+        settings = FinetuneSettings(2, images_per_batch=5, learning_rate=1e-3, views=0, keep=keep)
+        train_captioner(checkpoint, checkpoint.encoder, pictures, DATA, tmp_path / f"{keep}" / "run", settings)
+        after = checkpoint.encoder.model.predict_on_batch(pixels)
+        changes.append(float(forgotten(classifier, before, after)))
+        found = load_checkpoint(tmp_path / f"{keep}" / "run" / "model_2.h5")
+        assert found.training["stages"][-1]["keep"] == keep
+        np.testing.assert_allclose(found.classifier.kernel, classifier.kernel)
+    assert changes[1] < changes[0] / 2

@@ -1,5 +1,6 @@
 """Tests of caption_generator.finetuning.grids."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from caption_generator.common.errors import CaptionError
 from caption_generator.finetuning import grids as grids_module
 from caption_generator.finetuning.grids import GridBatches, Grids
+from caption_generator.finetuning.late_layers import split_encoder
 from caption_generator.images import load_augmented, load_pixels
 from caption_generator.tokenizer import PAD
 from tests.helpers import WORDS
@@ -240,3 +242,21 @@ def test_the_stream_equals_iteration(grids, seed):
         for found, expected in zip(*flat, strict=True):
             assert found.dtype == expected.dtype
             np.testing.assert_array_equal(found, expected)
+
+
+def test_images_may_lie_in_several_folders(pictures, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(pictures / "6.png", other / "own.png")
+    (view,) = Grids(early_layers(), [pictures, other], ["0.png", "own.png"], tmp_path / "grids").views
+    (expected,) = Grids(early_layers(), pictures, ["0.png", "6.png"], tmp_path / "grids").views
+    np.testing.assert_array_equal(view, expected)
+
+
+def test_the_network_in_the_early_layers_is_folded(untrained, pictures, tmp_path):
+    early, _ = split_encoder(untrained("attention").encoder)
+    (view,) = Grids(early, pictures, NAMES, tmp_path / "grids").views
+    expected = early.predict_on_batch(pixels_of(pictures, 128))
+    scale = np.abs(expected).max()
+    assert scale > 0
+    np.testing.assert_allclose(view / scale, expected / scale, atol=2e-3)

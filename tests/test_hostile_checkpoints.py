@@ -15,6 +15,7 @@ from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import open_regular
 from caption_generator.common.hdf5 import open_plain
 from caption_generator.encoders import EncoderIdentity, build_encoder
+from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.legacy.merge_model import read_merge_model
@@ -38,7 +39,14 @@ def saved(tmp_path_factory) -> bytes:
     tokenizer = Tokenizer([*SPECIAL_TOKENS, *(f"w{number:02}" for number in range(16))], 6)
     detector = WordDetector(np.ones(6, "f"), np.ones((20, 6), "f"), np.ones(20, "f"), 1.25)
     checkpoint = Checkpoint(
-        decoder, tokenizer, IDENTITY, None, {"dataset": "drawn"}, Familiarity(np.ones(6, "f"), 0.25, 0.75), detector
+        decoder,
+        tokenizer,
+        IDENTITY,
+        None,
+        {"dataset": "drawn"},
+        Familiarity(np.ones(6, "f"), 0.25, 0.75),
+        detector,
+        ImageNetClassifier(np.ones((6, 1000), "f"), np.ones(1000, "f")),
     )
     path = tmp_path_factory.mktemp("saved") / "model.h5"
     save_checkpoint(checkpoint, path)
@@ -213,6 +221,36 @@ def threshold_not_a_number(file: h5py.File) -> None:
     file["detector"].attrs["good"] = np.nan
 
 
+def rows_out_of_order(file: h5py.File) -> None:
+    replace(file, "detector/rows", np.arange(20, dtype=np.int32)[::-1])
+
+
+def rows_beyond_the_words(file: h5py.File) -> None:
+    replace(file, "detector/rows", np.arange(1, 21, dtype=np.int32))
+
+
+def negative_rows(file: h5py.File) -> None:
+    replace(file, "detector/rows", np.arange(-1, 19, dtype=np.int32))
+
+
+def rows_in_halves(file: h5py.File) -> None:
+    replace(file, "detector/rows", np.arange(20, dtype=np.float32) / 2)
+
+
+def one_row(file: h5py.File) -> None:
+    replace(file, "detector/rows", np.int32(1))
+
+
+def other_rows(file: h5py.File) -> None:
+    del file["detector/weights"]
+    file["detector/weights"] = np.ones((19, 6), "f")
+    replace(file, "detector/rows", np.arange(19, dtype=np.int32))
+
+
+def few_classes(file: h5py.File) -> None:
+    replace(file, "classifier/kernel", np.ones((6, 999), "f"))
+
+
 def short_detector(file: h5py.File) -> None:
     replace(file, "detector/share", np.ones(3, "f"))
 
@@ -258,6 +296,13 @@ CHANGES = [
     complex_numbers,
     words_for_weights,
     threshold_not_a_number,
+    rows_out_of_order,
+    rows_beyond_the_words,
+    negative_rows,
+    rows_in_halves,
+    one_row,
+    other_rows,
+    few_classes,
     short_detector,
     flat_familiarity,
     group_for_description,

@@ -13,6 +13,7 @@ import pytest
 
 from caption_generator.common.errors import CaptionError
 from caption_generator.inference.exported import ExportedModel, find_export, read_about
+from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -38,6 +39,7 @@ def parts(path) -> Parts:
         networks=dict.fromkeys(("encoder", "start", "step"), b"network"),
         detector=WordDetector(np.ones(3, "f"), np.ones((6, 3), "f"), np.ones(6, "f"), 1.25),
         familiarity=Familiarity(np.ones(3, "f"), 0.25, 0.75),
+        classifier=ImageNetClassifier(np.ones((3, 1000), "f"), np.ones(1000, "f")),
     ).save(path)
     with zipfile.ZipFile(path) as file:
         return {name: file.read(name) for name in file.namelist()}
@@ -139,6 +141,12 @@ def test_an_array_that_lies_is_refused(name, parts, path, tmp_path, monkeypatch)
     write(path, parts | {"detector_mean.npy": ARRAYS[name]})
     refused(path)
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("shape", [(3, 999), (3,), (1000, 3)])
+def test_a_classifier_of_other_classes_is_refused(shape, parts, path):
+    write(path, parts | {"classifier_kernel.npy": npy(np.ones(shape, "f"))})
+    refused(path)
 
 
 def change(**changes: object) -> Callable[[dict], dict]:

@@ -20,7 +20,7 @@ from PIL import EpsImagePlugin, Image, TiffImagePlugin, features
 from caption_generator import images
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.pictures import FORMATS, SUFFIXES
-from caption_generator.images import find_pictures, load_augmented, load_batches, load_pixels, open_rgb
+from caption_generator.images import find_photos, find_pictures, load_augmented, load_batches, load_pixels, open_rgb
 
 
 def corner(image: Image.Image) -> tuple[int, ...]:
@@ -653,3 +653,13 @@ def test_an_open_file_is_read_and_named_by_its_text(tmp_path):
         open_rgb(Upload(b"no picture"))
     with pytest.raises(CaptionError, match=r"^upload.png is HEIC"):
         open_rgb(Upload(b"\0\0\0\x18ftypheic" + bytes(500)))
+
+
+def test_photos_are_found_in_the_folder_that_has_them(tmp_path):
+    for folder, name in (("one", "a.jpg"), ("two", "b.jpg")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    folders = [tmp_path / "one", tmp_path / "two"]
+    expected = [tmp_path / "two" / "b.jpg", tmp_path / "one" / "a.jpg", tmp_path / "two" / "missing.jpg"]
+    assert find_photos(folders, ["b.jpg", "a.jpg", "missing.jpg"]) == expected
+    assert find_photos(str(folders[0]), ["x.jpg"]) == [folders[0] / "x.jpg"]

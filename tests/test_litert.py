@@ -20,6 +20,7 @@ from caption_generator.inference.engine import load_engine
 from caption_generator.inference.export import export_checkpoint
 from caption_generator.inference.exported import ExportedModel, export_path, find_export
 from caption_generator.inference.folding import absorb_norms
+from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
@@ -40,12 +41,13 @@ def draw_pixels(count: int) -> np.ndarray:
 
 
 def with_photos(model: Checkpoint) -> Checkpoint:
-    """A word detector and an out-of-distribution score of drawn numbers."""
+    """A word detector, a classifier and an out-of-distribution score of drawn numbers."""
     random = np.random.default_rng(2)
     mean, usual = (random.normal(size=256).astype(np.float32) for _ in range(2))
     frequency = random.uniform(0.05, 1, 20).astype(np.float32)
     detector = WordDetector(mean, random.normal(size=(20, 256)).astype(np.float32), frequency, 0.25)
-    return replace(model, detector=detector, familiarity=Familiarity(usual, -1.0, 1.0))
+    classifier = ImageNetClassifier(random.normal(size=(256, 1000)).astype("f"), random.normal(size=1000).astype("f"))
+    return replace(model, detector=detector, familiarity=Familiarity(usual, -1.0, 1.0), classifier=classifier)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,8 @@ def test_both_engines_describe_the_model_alike(engines, system):
     assert [*keras.detector.predicted_words(np.ones(256), keras.tokenizer)] == [
         *litert.detector.predicted_words(np.ones(256), litert.tokenizer)
     ]
+    np.testing.assert_array_equal(keras.classifier.kernel, litert.classifier.kernel)
+    np.testing.assert_array_equal(keras.classifier.bias, litert.classifier.bias)
 
 
 def test_weights_take_16_bits_where_these_hold_them(untrained, tmp_path):

@@ -143,3 +143,22 @@ def test_runs_of_one_to_four_words_are_counted():
         ("a", "b", "a", "b"): 1,
     }
     assert not ngrams([])
+
+
+@pytest.mark.parametrize(
+    ("references", "caption", "expected"),
+    [
+        # Of 3 words 2 are right, and of the reference's 5 it has 2: more recall would have counted more.
+        (["a b c d"], ["a", "b", "x"], (2 / 3 * 2 / 5) / (0.85 * 2 / 3 + 0.15 * 2 / 5)),
+        (["a b c d", "a x"], ["a", "x", END], 1.0),  # the reference that is matched best
+        (["a b"], ["a", "a", "a", END], (2 / 4 * 2 / 3) / (0.85 * 2 / 4 + 0.15 * 2 / 3)),  # a word counts once
+        (["a b"], ["x"], 0.0),
+        (["a b"], [], 0.0),
+    ],
+    ids=["shorter", "two references", "repeated", "nothing in common", "no word"],
+)
+def test_recall_is_the_f_score_of_words_by_hand(references, caption, expected):
+    references = {"x.jpg": references}
+    without, with_recall = Reward(references, bleu=0), Reward(references, bleu=0, recall=2)
+    assert with_recall.best_recall(0, ngrams(caption)) == pytest.approx(expected)
+    assert with_recall(0, caption) == pytest.approx(without(0, caption) + 2 * expected)

@@ -29,6 +29,10 @@ DATA = Dataset(
 # Written out anew, so that a wrong row cannot agree with itself: parameters of the decoder for 1,650 words, by layer.
 IMAGE, LSTM_200, LSTM_256 = 2048 * 256 + 256, 4 * 256 * (200 + 256 + 1), 4 * 256 * (256 + 256 + 1)
 LAST = 256 * 1650 + 1650
+ATTENTION = (
+    (1280 * 512 + 512) + (512 * 512 + 512) + 2 * (1280 * 512 + 512)  # values, keys, first state
+    + 1650 * 256 + 4 * 512 * (256 + 512 + 1) + 1024 * 256 + 256
+)  # fmt: skip
 EXPECTED = {
     "xception-merge": ("xception", IMAGE + 1650 * 256 + LSTM_256 + 256 * 256 + 256 + LAST),
     "resnet50-glove-merge-512": (
@@ -39,12 +43,9 @@ EXPECTED = {
     "vgg16-fc2-initial-state": ("vgg16-fc2", 2 * (4096 * 256 + 256) + 1650 * 256 + LSTM_256 + LAST),
     "inceptionv3-initial-state": ("inceptionv3", 2 * IMAGE + 1650 * 256 + LSTM_256 + LAST),
     "resnet50-gru": ("resnet50", IMAGE + 1650 * 256 + 3 * 256 * (256 + 256 + 2) + LAST),
-    "mobilenetv2-attention": (
-        "mobilenetv2",
-        (1280 * 512 + 512) + (512 * 512 + 512) + 2 * (1280 * 512 + 512)  # values, keys, first state
-        + 1650 * 256 + 4 * 512 * (256 + 512 + 1) + 1024 * 256 + 256,
-    ),
-}  # fmt: skip
+    "mobilenetv2-attention": ("mobilenetv2", ATTENTION),
+    "efficientnet-lite2-attention": ("efficientnet-lite2", ATTENTION),
+}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from caption_generator.torch_file import MAGIC, PROTOCOL, read_tensors
+from tests.fuzz import torch_files
 
 
 class Storage:
@@ -116,3 +117,25 @@ def test_a_file_that_names_code_is_refused_and_the_code_is_not_run(write, tmp_pa
     with pytest.raises(pickle.UnpicklingError, match="does not need"):
         read_tensors(write({}, {}, tensor=Touch()))
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_the_table_has_besides_its_tensors_is_left_out():
+    """PyTorch gives a table of weights the versions of its layers as an attribute."""
+    [content] = torch_files.seeds()
+    state = pickle.dumps({"_metadata": {"": {"version": 1}}}, 2)[2:-1]
+    changed = content.replace(torch_files.TABLE, torch_files.TABLE[:-1] + state + b"b.")
+    for file in (content, changed):
+        np.testing.assert_array_equal(read_tensors(io.BytesIO(file))["w"], [1, 1])
+
+
+def test_sizes_that_the_file_does_not_have_reserve_no_memory(write):
+    whole = write({"tensor": ("7", 0, (12,), (1,))}, {"7": NUMBERS}).getvalue()
+    for size in (-1, 2**40, 2**62):
+        with pytest.raises((ValueError, OverflowError)):
+            read_tensors(io.BytesIO(whole[:-56] + np.int64(size).tobytes() + whole[-48:]))
+
+
+@pytest.mark.parametrize("place", [(0.0, (2,), (1,)), (0, [2], (1,)), (0, (2,), None), (0, (True,), (1,))])
+def test_a_tensor_whose_place_is_no_numbers_is_refused(place, write):
+    with pytest.raises(pickle.UnpicklingError):
+        read_tensors(write({"tensor": ("7", *place)}, {"7": NUMBERS}))

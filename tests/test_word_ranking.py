@@ -52,11 +52,21 @@ def test_document_frequencies_are_of_photos_and_not_of_captions(detector):
     assert detector.document_frequency[A] == pytest.approx(1)
 
 
+def test_a_word_of_few_photos_is_not_learned():
+    features, seen = draw_photos(0)
+    rare = int(seen[:, 2].sum()) + 1
+    assert seen[:, 1].sum() > rare
+    detector = WordDetector.fit(features, caption_photos(seen), len(TOKENIZER), fewest=rare)
+    likely = detector(draw_photos(1)[0])
+    np.testing.assert_allclose(likely[:, CAR], seen[:, 2].mean(), rtol=1e-6)
+    assert np.ptp(likely[:, CAT]) > 0.5
+
+
 def test_the_threshold_is_learned_on_photos_that_the_regression_has_not_seen():
     """As if the regression had been made anew for each photo, without it."""
     features, seen = draw_photos(2, 40)
     captions = caption_photos(seen)
-    detector = WordDetector.fit(features, captions, len(TOKENIZER))
+    detector = WordDetector.fit(features, captions, len(TOKENIZER), fewest=1)
     photos = features / np.linalg.norm(features, axis=1, keepdims=True) - detector.mean
     said = np.zeros((40, len(TOKENIZER)))
     said[:, A] = 1

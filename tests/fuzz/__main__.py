@@ -7,7 +7,7 @@ from pathlib import Path
 
 import atheris
 
-TARGETS = ("pickles", "images", "captions", "exports", "checkpoints", "merge_models")
+TARGETS = ("pickles", "images", "captions", "exports", "checkpoints", "merge_models", "torch_files")
 
 
 def main() -> None:
