@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -386,6 +387,31 @@ def test_an_older_file_without_a_digest_is_still_read(path):
     with h5py.File(path, "a") as file:
         edit_about(file, lambda about: about.pop("arrays"))
     assert load_checkpoint(path).training == {"dataset": "drawn"}
+
+
+def test_a_text_without_a_size_does_not_hang(path, saved):
+    """HDF5 walks through a heap of texts by their sizes, and would stand still at one of 0."""
+    start = saved.index(b"GCOL\1")
+    (size,) = struct.unpack_from("<Q", saved, start + 8)
+    place = start + 16
+    while place + 16 <= start + size:
+        number, entry = struct.unpack_from("<H6xQ", saved, place)
+        for wrong in (0, 1, 2**63, 2**64 - 1):
+            changed = bytearray(saved)
+            changed[place : place + 16] = struct.pack("<H6xQ", 0 if wrong == 0 else number, wrong)
+            path.write_bytes(changed)
+            if wrong != 1:  # one letter more or less shifts the entries, and may still be read
+                refused(path)
+        place += entry if number == 0 else 16 + -(-entry // 8) * 8
+
+
+@pytest.mark.parametrize("size", [0, 8, 15, 2**40])
+def test_a_heap_of_texts_of_a_wrong_size_is_refused(size, path, saved):
+    changed = bytearray(saved)
+    start = saved.index(b"GCOL\1")
+    changed[start + 8 : start + 16] = struct.pack("<Q", size)
+    path.write_bytes(changed)
+    refused(path, "heap of texts")
 
 
 def test_a_large_attribute_is_refused_unread(path):

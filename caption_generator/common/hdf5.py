@@ -20,7 +20,7 @@ from caption_generator.common.files import open_regular
 
 MAX_METADATA = 64 << 20  # bytes of a file that are not arrays: names, settings, vocabulary
 MAX_STRINGS = 1 << 29  # bytes that a list of texts may take
-HEAP = b"GCOL\1\0\0\0"  # what texts of any length lie in; the size of that part follows
+HEAP = b"GCOL\1"  # the beginning of a heap, in which texts of any length lie
 
 
 @contextmanager
@@ -37,21 +37,50 @@ def open_plain(path: str | Path) -> Iterator[h5py.File]:
         if size:
             longest = _longest_text(file.fileno(), size)
     with h5py.File(path, "r") as opened:
+        if opened.id.get_create_plist().get_sizes() != (8, 8):  # of offsets and of lengths, as everyone writes them
+            raise ValueError("it is HDF5 of an unusual kind")
         _check_plain(opened, size, longest)
         yield opened
 
 
 def _longest_text(descriptor: int, size: int) -> int:
-    """The size of the largest part that texts lie in. Each text of a list may be the same one, and as large."""
+    """The size of the largest heap of texts. Each text of a list may be the same one, and as large.
+
+    Raises:
+        ValueError: a heap is damaged.
+    """
     longest = 0
     with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as content:
         start = content.find(HEAP)
         while start >= 0:
-            field = content[start + len(HEAP) : start + len(HEAP) + 8]
-            if len(field) == 8:
-                longest = max(longest, min(size, struct.unpack("<Q", field)[0]))
+            longest = max(longest, _check_heap(content, start))
             start = content.find(HEAP, start + 1)
     return longest
+
+
+def _check_heap(content: mmap.mmap, start: int) -> int:
+    """Walk through a heap of texts, as HDF5 will: it would go on for ever at an entry without a size.
+
+    Returns:
+        Its size.
+
+    Raises:
+        ValueError: an entry has a wrong size.
+    """
+    if start + 16 > len(content):
+        raise ValueError("a heap of texts is cut off")
+    (size,) = struct.unpack_from("<Q", content, start + 8)
+    place, end = start + 16, start + size
+    if not place <= end <= len(content):
+        raise ValueError("a heap of texts has a wrong size")
+    while place + 16 <= end:
+        number, entry = struct.unpack_from("<H6xQ", content, place)
+        # The entry 0 is what is free, its own head included. The others lie at multiples of 8.
+        needed = entry if number == 0 else 16 + -(-entry // 8) * 8
+        if not 16 <= needed <= end - place:
+            raise ValueError("a text has a wrong size")
+        place += needed
+    return size
 
 
 def _check_plain(file: h5py.File, size: int, longest: int) -> None:
