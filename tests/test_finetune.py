@@ -276,3 +276,25 @@ def test_the_encoder_is_trained_to_keep_its_classifiers_answers(untrained, pictu
         assert found.training["stages"][-1]["keep"] == keep
         np.testing.assert_allclose(found.classifier.kernel, classifier.kernel)
     assert changes[1] < changes[0] / 2
+
+
+def test_the_answers_of_a_teacher_are_kept_where_there_is_one(untrained, pictures, tmp_path, monkeypatch):
+    checkpoint, other = untrained("attention"), untrained("attention").encoder
+    late = split_encoder(other)[1]
+    late.set_weights([weight * 1.5 for weight in late.get_weights()])
+    classifier = ImageNetClassifier(
+        np.random.default_rng(0).random((256, 1000), np.float32), np.zeros(1000, np.float32)
+    )
+    checkpoint = replace(checkpoint, classifier=classifier)
+    models = []
+    monkeypatch.setattr(finetune, "fit", lambda model, *_, **__: models.append(model))
+    settings = replace(SETTINGS, views=0, keep=2.0)
+    for teacher in (None, other):
+        train_captioner(checkpoint, checkpoint.encoder, pictures, DATA, tmp_path / "models", settings, teacher)
+    early, late = split_encoder(checkpoint.encoder)
+    grids = early(pixels_of(pictures, DATA.train))
+    own, others = (float(model.penalty(grids, late(grids))) for model in models)
+    assert own == pytest.approx(0, abs=1e-4)
+    answers = forgotten(classifier, split_encoder(other)[1](grids), late(grids))
+    assert others == pytest.approx(2 * float(answers), rel=1e-2)
+    assert others > 1e-3

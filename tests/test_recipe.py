@@ -18,7 +18,7 @@ from caption_generator.systems import SYSTEMS
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
 
-RUNS = ["settled", "finetuned", "self_critical"]
+RUNS = ["settled", "finetuned", "restarted_1", "restarted_2", "self_critical"]
 SMALL = {"epochs": 1, "images_per_batch": 4, "views": 1}
 
 
@@ -60,7 +60,7 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(
     assert engine.familiarity is not None
     assert len(engine.detector.document_frequency) == len(engine.tokenizer)
     training = load_checkpoint(workspace.models / "bundled.h5").training
-    assert [stage["epochs"] for stage in training["stages"]] == [1, 1, 1]
+    assert [stage["epochs"] for stage in training["stages"]] == [1, 1, 1, 1]
     assert (training["images"], training["dataset"]) == (10, "workspace and wide")
     assert "wide" in engine.tokenizer.words
     photos = [workspace.images / name for name in workspace.image_names()]
@@ -79,6 +79,9 @@ def test_the_recipe_makes_a_model_that_captions_and_goes_on_where_it_was(
         (name, beam) for beam in recipe.BEAMS for name in ("workspace", "wide")
     ]
     assert all(row["captions"] >= 1 and row["words"] >= 0 for row in scores)
+
+    *_, restarted = load_checkpoint(workspace.models / "self_critical" / "model_1.h5").training["averaged"]
+    assert restarted == ["restarted_1/model_1.h5", "restarted_2/model_1.h5"]
 
     # Run again after the last stage was lost: those before it are not trained anew.
     before = {path: path.stat().st_mtime_ns for path in workspace.models.glob("*/model_1.h5")}
@@ -105,7 +108,9 @@ def test_the_log_and_the_scores_of_the_model_that_ships_are_of_this_recipe():
     training = load_checkpoint(BUNDLED_MODEL).training
     for (settings, *_), stage in zip(recipe.STAGES.values(), training["stages"], strict=True):
         assert stage.items() <= asdict(settings).items()
-    [last] = training["averaged"]
+    restarted, last = training["averaged"]
+    runs = recipe.STAGES["restarted"]
+    assert restarted == [f"restarted_{run.seed}/model_{run.epochs}.h5" for run in runs]
     epochs = range(recipe.STAGES["self_critical"][0].epochs, 0, -1)
     assert last == [f"self_critical/model_{epoch}.h5" for epoch in epochs[: recipe.AVERAGED]]
     scores = json.loads((ROOT / "models" / "scores.json").read_text())

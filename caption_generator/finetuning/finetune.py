@@ -106,6 +106,7 @@ def train_captioner(
     data: Dataset,
     folder: str | Path,
     settings: FinetuneSettings | None = None,
+    teacher: Encoder | None = None,
 ) -> History:
     """Train the decoder on images, and the encoder with it; the same call again continues after the last full epoch.
 
@@ -120,6 +121,8 @@ def train_captioner(
         folder: where checkpoints go. Stored views go into `grids/` beside it, which the stages share: 50 kB for each
             view of an image with MobileNetV2.
         settings: how to train.
+        teacher: the encoder whose classifier answers are kept: one with the same early layers, as ImageNet's weights
+            make it. By default it is `encoder` as it is now.
 
     Raises:
         CaptionError: there are no captions, the encoder is not the checkpoint's, the decoder cannot read its features,
@@ -142,7 +145,7 @@ def train_captioner(
         rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * len(batches))
     penalty = None
     if checkpoint.classifier and not settings.freeze_encoder:
-        penalty = _keep_answers(checkpoint.classifier, encoder, settings.keep)
+        penalty = _keep_answers(checkpoint.classifier, teacher or encoder, settings.keep)
     model = EncoderDecoder(late, checkpoint.decoder.model, penalty)
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=5.0)
     model.compile(optimizer=optimizer, loss=WordLoss(settings.smoothing), jit_compile=False)
@@ -159,7 +162,7 @@ def train_captioner(
 
 
 def _keep_answers(classifier: ImageNetClassifier, encoder: Encoder, weight: float) -> Callable:
-    """A function of grids and features that penalises answers other than those of the encoder as it is now."""
+    """A function of grids and features that penalises other answers than those of `encoder` with its weights as now."""
     before = fold(encoder.backbone, after=encoder.row.early_layers_end)
     return lambda grids, features: weight * forgotten(classifier, before(grids), features)
 

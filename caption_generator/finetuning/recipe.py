@@ -5,8 +5,9 @@ has attention.
 
 1. settled: the decoder learns while the encoder is frozen.
 2. finetuned: both learn together, while the encoder keeps what its ImageNet classifier knows.
-3. self_critical: the decoder learns from the scores of its own captions; the mean of the last epochs ships.
-4. The model learns which words and which photos to expect, to rank and score its captions.
+3. restarted: the same again, twice; the mean of the two models continues.
+4. self_critical: the decoder learns from the scores of its own captions; the mean of the last epochs ships.
+5. The model learns which words and which photos to expect, to rank and score its captions.
 
 After an interruption, the same command continues. `CAPTION_WORKSPACE` and `CAPTION_OUTPUTS` say where Flickr8k is and
 where everything is written. The folders on the command line are further workspaces, laid out like it; without any, the
@@ -52,10 +53,15 @@ Settings = FinetuneSettings | SelfCriticalSettings
 # The runs of each stage. All start from the model of the stage before, and the mean of their last epochs continues.
 STAGES: Mapping[str, Sequence[Settings]] = {
     "settled": [FinetuneSettings(epochs=3, learning_rate=1e-3, freeze_encoder=True, views=5)],
-    "finetuned": [FinetuneSettings(epochs=6, learning_rate=4e-4, views=5)],
-    "self_critical": [SelfCriticalSettings(epochs=3, learning_rate=4e-5, recall=1.5, views=5)],
+    "finetuned": [FinetuneSettings(epochs=4, learning_rate=4e-4, views=5)],
+    # Warm restarts, as in Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
+    "restarted": [
+        FinetuneSettings(epochs=2, learning_rate=3e-4, views=5, seed=1),
+        FinetuneSettings(epochs=2, learning_rate=3e-4, views=5, seed=2),
+    ],
+    "self_critical": [SelfCriticalSettings(epochs=6, learning_rate=5e-5, recall=1.5, views=5)],
 }
-AVERAGED = 2  # the number of last epochs of the last stage whose mean ships
+AVERAGED = 3  # the number of last epochs of the last stage whose mean ships
 BEAMS = (1, 3, 5)
 
 
@@ -105,7 +111,8 @@ def train_stage(model: Checkpoint, images: Sequence[Path], data: Dataset, folder
     if isinstance(settings, SelfCriticalSettings):
         train_self_critical(model, images, data, folder, settings)
     else:
-        train_captioner(model, model.encoder, images, data, folder, settings)
+        teacher = load_encoder(model.encoder.row.name, pooling=model.encoder.pooling)
+        train_captioner(model, model.encoder, images, data, folder, settings, teacher)
 
 
 def run_folder(workspace: Workspace, stage: str, runs: Sequence[Settings], settings: Settings) -> Path:
