@@ -64,8 +64,10 @@ class ExportedModel:
         }
         arrays: dict[str, np.ndarray] = {}
         if detector := self.detector:
-            about["detector"] = {"threshold": detector.threshold}
+            learned = np.flatnonzero(detector.weights.any(axis=1))  # the weights of other words are 0
+            about["detector"] = {"threshold": detector.threshold, "learned": learned.tolist()}
             arrays |= {f"detector_{name}": getattr(detector, name) for name in DETECTOR_ARRAYS}
+            arrays["detector_weights"] = detector.weights[learned]
         if usual := self.familiarity:
             about["familiarity"] = {"lowest": usual.lowest, "usual": usual.usual}
             arrays["familiarity_mean"] = usual.mean
@@ -97,6 +99,7 @@ class ExportedModel:
                 detector = familiarity = classifier = None
                 if "detector" in about:
                     arrays = {name: _array(file, f"detector_{name}") for name in DETECTOR_ARRAYS}
+                    arrays["weights"] = _all_rows(arrays, about["detector"]["learned"])
                     detector = WordDetector(**arrays, threshold=_number(about["detector"], "threshold"))
                 if "familiarity" in about:
                     limits = (_number(about["familiarity"], name) for name in ("lowest", "usual"))
@@ -229,6 +232,16 @@ def _size(value: Any) -> int:
     if type(value) is not int or not 0 < value <= LARGEST_SIDE:
         raise ValueError(f"a picture's side is {value!r:.20}, not 1 to {LARGEST_SIDE:,}")
     return value
+
+
+def _all_rows(arrays: dict[str, np.ndarray], learned: list[int]) -> np.ndarray:
+    """The weights of all words from those of the learned ones."""
+    words, rows = len(arrays["document_frequency"]), arrays["weights"]
+    if rows.ndim != 2 or len(set(learned)) != len(learned) or not all(0 <= row < words for row in learned):
+        raise ValueError("its word detector does not say which words it knows")
+    weights = np.zeros((words, rows.shape[1]), np.float32)
+    weights[learned] = rows
+    return weights
 
 
 def _check_lengths(

@@ -17,7 +17,7 @@ from caption_generator.search import Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 RIDGE = 1.0  # regularises the regression
-FEWEST = 12  # photos that a word is learned from; with 4, captions of Flickr8k's dev images score the same
+FEWEST = 20  # photos that a word is learned from; with 4, captions of the dev images score the same
 WEIGHT = 0.5  # of the fit, beside the mean log-probability of a word; both were chosen on Flickr8k's dev images
 
 
