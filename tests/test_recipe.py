@@ -122,5 +122,5 @@ def test_a_workspace_without_captions_is_one_sentence(tmp_path, monkeypatch, cap
     monkeypatch.setattr("sys.argv", ["recipe"])
     assert recipe.main() == 2
     error = capsys.readouterr().err
-    assert "Flickr8k.token.txt does not exist" in error
+    assert "Flickr8k_Dataset does not exist" in error
     assert "Traceback" not in error
