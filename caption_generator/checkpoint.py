@@ -7,8 +7,8 @@ weights alone, so no code and no configuration from the file ever runs.
 """
 
 import hashlib
+import io
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
+from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5
 
 from caption_generator.common.errors import CaptionError, first_line
 from caption_generator.common.files import replacing
@@ -86,22 +87,25 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
         "training": dict(checkpoint.training),
     }
     network = checkpoint.network
-    with replacing(path) as temporary:
-        with _nothing_frozen(network), _without_legacy_warning():
-            network.save(temporary, include_optimizer=False)
-        with h5py.File(temporary, "a") as file:
-            if detector := checkpoint.detector:
-                _write_detector(file, detector)
-            if classifier := checkpoint.classifier:
-                file.create_group("classifier").update({"kernel": classifier.kernel, "bias": classifier.bias})
-            if half:
-                _to_half(file)
-            if usual := checkpoint.familiarity:
-                file["familiarity"] = usual.mean
-                file["familiarity"].attrs.update(lowest=usual.lowest, usual=usual.usual)
-            file["about"] = json.dumps(about | {"arrays": arrays_digest(file)})
+    # Written in memory first: HDF5 may crash the interpreter where the disk is full.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        with _nothing_frozen(network):
+            save_model_to_hdf5(network, file, include_optimizer=False)
+        if detector := checkpoint.detector:
+            _write_detector(file, detector)
+        if classifier := checkpoint.classifier:
+            file.create_group("classifier").update({"kernel": classifier.kernel, "bias": classifier.bias})
         if half:
-            _repack(temporary)
+            _to_half(file)
+        if usual := checkpoint.familiarity:
+            file["familiarity"] = usual.mean
+            file["familiarity"].attrs.update(lowest=usual.lowest, usual=usual.usual)
+        file["about"] = json.dumps(about | {"arrays": arrays_digest(file)})
+    if half:
+        content = _repacked(content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -352,18 +356,6 @@ def _nothing_frozen(network: keras.Model) -> Iterator[None]:
             layer.trainable = False
 
 
-@contextmanager
-def _without_legacy_warning() -> Iterator[None]:
-    """Keras warns each time that `.h5` is a legacy format. It warns through absl, whose logger has that name."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _to_half(file: h5py.File) -> None:
     """Replace every float32 dataset with a float16 one, but for the variances of batch norm.
 
@@ -381,10 +373,12 @@ def _is_float32(item: Any) -> bool:
     return isinstance(item, h5py.Dataset) and item.dtype == np.float32
 
 
-def _repack(path: Path) -> None:
-    """Copy the file's content to a new file: HDF5 does not give back the space of what was deleted."""
-    with replacing(path) as packed, h5py.File(path, "r") as old, h5py.File(packed, "w") as new:
+def _repacked(content: io.BytesIO) -> io.BytesIO:
+    """The file's content in a new file: HDF5 does not give back the space of what was deleted."""
+    packed = io.BytesIO()
+    with h5py.File(content, "r") as old, h5py.File(packed, "w") as new:
         for name in old:
             old.copy(name, new)
         for name, value in old.attrs.items():
             new.attrs[name] = value
+    return packed
