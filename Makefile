@@ -7,7 +7,7 @@
 # make notebooks          run the notebooks on the sample and save their outputs (for developers)
 
 PYTHON ?= python3
-IMAGE ?= examples/photographer.jpg
+IMAGE ?= examples/cat.jpg
 VENV ?= .venv
 BIN = $(VENV)/bin
 

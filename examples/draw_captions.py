@@ -1,10 +1,11 @@
-"""Caption the examples and draw them as one picture, `models/captions.jpg`: `python examples/draw_captions.py`.
+"""Caption some examples and draw them as one picture, `models/captions.jpg`.
 
-A person judges whether a caption is true: name the photos with a wrong one after the command. They get a red frame.
+    python examples/draw_captions.py cat.jpg boats.jpg --wrong raccoon.jpg
 
-    python examples/draw_captions.py raccoon.jpg
+A person judges whether a caption is true. The photos after `--wrong` get a red frame.
 """
 
+import argparse
 import sys
 from pathlib import Path
 from textwrap import fill
@@ -21,19 +22,23 @@ sys.path.insert(0, str(HERE.parent))  # so that it runs from a bare clone
 from caption_generator.captioner import Captioner  # noqa: E402 (after the path)
 
 RED, BLACK = "#b3261e", "#1f1f1f"
-COLUMNS, TILE = 4, (360, 270)  # pixels
+COLUMNS, TILE = 3, (360, 270)  # pixels
 
 
-def main(wrong: set[str]) -> None:
-    """Draw the picture; `wrong` are file names."""
-    results = list(Captioner.load().caption_files(sorted(HERE.glob("*.jpg"))))
-    results.sort(key=lambda result: result.path.name in wrong)  # the wrong ones last
+def main() -> None:
+    """Draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("right", nargs="+", help="photos whose captions are true")
+    parser.add_argument("--wrong", nargs="+", default=[], help="photos whose captions are false")
+    options = parser.parse_args()
+    names = [*options.right, *options.wrong]
+    results = list(Captioner.load().caption_files([HERE / name for name in names]))
     rows = -(-len(results) // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(3.2 * COLUMNS, 3.0 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(3.6 * COLUMNS, 3.4 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, result in zip(axes.flat, results, strict=False):
-        is_wrong = result.path.name in wrong
+        is_wrong = result.path.name in options.wrong
         tile = ImageOps.fit(Image.open(result.path).convert("RGB"), TILE)
         if is_wrong:
             tile = ImageOps.expand(ImageOps.fit(tile, (TILE[0] - 16, TILE[1] - 16)), 8, RED)
@@ -46,4 +51,4 @@ def main(wrong: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(set(sys.argv[1:]))
+    main()
