@@ -67,6 +67,12 @@ def test_the_ancestors_are_timed_with_tensorflow_as_it_comes():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("task", ["ancestors_epoch", "project_epoch"])
+def test_an_epoch_runs_on_a_part_of_it(task):
+    getattr(tasks, task)(images=2)  # it raises nothing
+
+
+@pytest.mark.slow
 def test_growth_measures_time_and_memory_at_each_size(tmp_path):
     picture = tmp_path / "growth.png"
     out = run("benchmarks.growth", "--panels", "extraction", "--sizes", "3", "6", "--out", str(picture))
