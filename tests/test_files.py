@@ -14,7 +14,7 @@ import pytest
 
 from caption_generator.common import files as files_module
 from caption_generator.common.errors import CaptionError, first_line
-from caption_generator.common.files import digest, only_run, open_regular, replacing
+from caption_generator.common.files import appending, digest, only_run, open_regular, replacing
 from caption_generator.common.pickles import load_pickles, save_pickle
 from caption_generator.workspace import ROOT
 
@@ -362,3 +362,18 @@ def test_only_a_regular_file_is_opened(tmp_path):
 def test_what_is_quoted_of_an_error_is_one_short_line(text):
     quoted = first_line(ValueError(text))
     assert quoted.isprintable() and len(quoted) <= 500
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_a_disk_that_is_full_while_something_is_appended_is_one_sentence(tmp_path, number):
+    path = tmp_path / "features.p.part"
+    path.write_bytes(b"first")
+    with (
+        pytest.raises(CaptionError, match=r"the disk is full, and .*features\.p\.part ends early"),
+        appending(path) as end,
+    ):
+        end.write(b"half of the sec")
+        raise OSError(number, os.strerror(number))
+    assert path.read_bytes().startswith(b"first")
+    with pytest.raises(OSError, match="Input/output"), appending(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
