@@ -30,7 +30,7 @@ def test_the_mean_of_checkpoints_has_the_mean_of_their_weights(untrained, tmp_pa
 
 
 def test_the_mean_knows_nothing_that_was_learned_of_one_encoders_features(untrained, tmp_path):
-    knowing = replace(untrained("merge"), familiarity=Familiarity(np.ones(6, np.float32), 0.1, 0.5))
+    knowing = replace(untrained("merge"), familiarity=Familiarity(np.ones(256, np.float32), 0.1, 0.5))
     for number in range(2):
         save_checkpoint(knowing, tmp_path / f"{number}.h5")
     assert load_checkpoint(tmp_path / "0.h5").familiarity is not None

@@ -70,7 +70,9 @@ def test_its_dev_scores_are_the_recorded_ones(dataset: str, captioner: Captioner
     print(dataset, {measure: round(value, 1) for measure, value in scores.corpus.items()})
     beam = captioner.search.beam
     [recorded] = [row for row in RECORD if row["beam"] == beam and row["dataset"] == data.name]
-    assert scores.corpus == pytest.approx({measure: recorded[measure] for measure in scores.corpus}, abs=0.2)
+    # Machines round differently. One other caption counts more among few photos.
+    near = 200 / len(data.dev)
+    assert scores.corpus == pytest.approx({measure: recorded[measure] for measure in scores.corpus}, abs=near)
 
 
 def test_its_export_is_in_use() -> None:

@@ -33,7 +33,7 @@ def caption_photos(seen: np.ndarray) -> list[list[np.ndarray]]:
 @pytest.fixture(scope="module")
 def detector() -> WordDetector:
     features, seen = draw_photos(0)
-    return WordDetector.fit(features, caption_photos(seen), len(TOKENIZER))
+    return WordDetector.fit(features, caption_photos(seen), len(TOKENIZER), fewest=1)
 
 
 def test_it_detects_in_new_photos_what_is_there(detector):
