@@ -17,7 +17,7 @@ stop() {
 trap stop EXIT
 copy=$scratch/checkout
 mkdir "$copy"
-tar --exclude=./.git --exclude=./.venv --exclude=__pycache__ --exclude='./*.egg-info' --exclude=node_modules \
+tar --exclude=./.git --exclude=./.venv --exclude=__pycache__ --exclude='./*.egg-info' \
     --exclude='./Flickr8k_Dataset/*.jpg' \
     --exclude=./models/grids --exclude=./models/settled --exclude=./models/finetuned --exclude='./models/restarted_*' \
     --exclude=./models/self_critical --exclude=./models/compare \
