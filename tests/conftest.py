@@ -1,6 +1,7 @@
 """What several test files need: a drawn dataset, the real one where it is there, and the smallest of networks."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,15 @@ def shared() -> Path:
     if not folder:
         pytest.skip("CAPTION_SHARED does not name a folder with the real dataset and ImageNet weights")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="module")
+def eager() -> Iterator[None]:
+    """For modules that train for a few steps. Others train in graphs, as users do."""
+    from tests.helpers import eagerly
+
+    with eagerly():
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from caption_generator.decoders import Decoder
 from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
@@ -32,6 +33,17 @@ def killed_at(owner: Any, name: str, when: Callable[..., bool]) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(owner, name, kill)
         yield
+
+
+@contextmanager
+def eagerly(on: bool = True) -> Iterator[None]:
+    """Run TensorFlow's functions step by step: for a few small steps, a graph takes longer to build than to run."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(on)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def same_weights(one: keras.Model, other: keras.Model) -> bool:

@@ -15,6 +15,8 @@ from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.train import TrainSettings
 from caption_generator.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SMALL = {"units": 8, "embedding_size": 8, "hidden": 8}
 EPOCH = TrainSettings(epochs=1, batch_size=64, cosine=True)
 

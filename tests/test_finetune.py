@@ -31,7 +31,9 @@ from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.search import BeamSearch
 from caption_generator.training_loop import DrawOrder
-from tests.helpers import WORDS, draw_weights, killed_at, same_weights
+from tests.helpers import WORDS, draw_weights, eagerly, killed_at, same_weights
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 DATA = Dataset(
     {f"{n}.png": [f"w{n:02} w10", f"w11 w{n:02} w12 w13"][: 1 + n % 2] for n in range(5)},
@@ -132,7 +134,9 @@ def run(untrained, pictures: Path, folder: Path, name: str, frozen: bool) -> Run
     checkpoint, before = untrained(name), untrained(name).encoder
     keras.utils.set_random_seed(len(str(folder)))  # whatever was drawn before must not matter
     settings = replace(SETTINGS, freeze_encoder=frozen)
-    history = train_captioner(replace(checkpoint, encoder=None), checkpoint.encoder, pictures, DATA, folder, settings)
+    decoder_alone = replace(checkpoint, encoder=None)
+    with eagerly(frozen):  # the other run is in graphs, as users have it
+        history = train_captioner(decoder_alone, checkpoint.encoder, pictures, DATA, folder, settings)
     return Run(folder, before, checkpoint, history, frozen)
 
 

@@ -24,7 +24,7 @@ from caption_generator.finetuning.self_critical import (
 from caption_generator.search import BeamSearch
 from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN
 from caption_generator.training_loop import DrawOrder
-from tests.helpers import NEVER_WRITTEN, WORDS, draw_weights, killed_at, same_weights, set_bias
+from tests.helpers import NEVER_WRITTEN, WORDS, draw_weights, eagerly, killed_at, same_weights, set_bias
 
 TRAIN = {f"{n}.png": [f"w{n:02} w10", f"w11 w{n:02} w12 w13"] for n in range(5)}
 DATA = Dataset(TRAIN, {"5.png": ["w05 w10", "w10 w12"], "6.png": ["w06 w11"]}, references={})
@@ -290,7 +290,8 @@ class Run:
 def run(untrained, pictures: Path, folder: Path, name: str, **changes) -> Run:
     checkpoint = untrained(name)
     keras.utils.set_random_seed(len(str(folder)))  # whatever was drawn before must not matter
-    history = train_self_critical(checkpoint, pictures, DATA, folder, replace(SETTINGS, **changes))
+    with eagerly():  # the tests above train in graphs
+        history = train_self_critical(checkpoint, pictures, DATA, folder, replace(SETTINGS, **changes))
     return Run(folder, checkpoint, history)
 
 

@@ -19,6 +19,8 @@ from caption_generator.word_vectors import WordVectors
 from caption_generator.workspace import ROOT, SAMPLE, Workspace
 from tests.helpers import WORDS
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 DATA = Dataset(
     {f"{n}.png": [f"w{n:02} w10", f"w10 w{n:02} w12"] for n in range(5)},
     {f"{n}.png": [f"w{n:02} w10"] for n in range(5, 7)},

@@ -20,6 +20,8 @@ from caption_generator.word_vectors import WordVectors
 from caption_generator.workspace import BUNDLED_MODEL
 from tests.helpers import WORDS
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SPEC = DecoderSpec("merge", units=8, embedding_size=7, hidden=9)
 MERGE = System("merged", "mobilenet", SPEC)
 GLOVE = replace(MERGE, decoder=replace(SPEC, frozen_words=True))

@@ -20,6 +20,8 @@ from caption_generator.train import WordLoss
 from caption_generator.training_loop import DrawOrder, ResumeFile, SaveCheckpoints, fit, read_history, run_name
 from tests.helpers import WORDS, Killed, killed_at, same_weights
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
 # Each image has a word of its own, so that there is something to learn from its features.
 TRAIN = {f"{n}.jpg": [f"w{n:02} w10", f"w10 w11 w{n:02} w12", f"w{n:02}"] for n in range(8)}
@@ -36,10 +38,10 @@ class LogScores(keras.callbacks.Callback):
 
 
 def untrained(learning_rate: float = 0.01) -> Checkpoint:
-    """A decoder of 8 units, compiled. It runs eagerly, for a graph takes longer to build than to run here."""
+    """A decoder of 8 units, compiled. `learning_rate` tells runs apart."""
     keras.utils.set_random_seed(5)
     decoder = build_decoder(DecoderSpec("merge", 6, len(WORDS), units=8, embedding_size=8, hidden=8))
-    decoder.model.compile(keras.optimizers.Adam(learning_rate), WordLoss(), run_eagerly=True)
+    decoder.model.compile(keras.optimizers.Adam(learning_rate), WordLoss(), jit_compile=False)
     return Checkpoint(decoder, WORDS, IDENTITY, training={"learning_rate": learning_rate})
 
 
