@@ -27,6 +27,7 @@ def test_one_photo_compares_the_same_captions():
         assert re.search(rf"^{way}( +\d+\.\d){{4}} +0$", out, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="peak memory is known on Unix only")
 def test_the_engines_are_compared_in_time_memory_and_size():
     out = run("benchmarks.engines", "--photos", "3", "--runs", "1")
@@ -36,6 +37,7 @@ def test_the_engines_are_compared_in_time_memory_and_size():
     assert min(cold, memory, packages) > 2
 
 
+@pytest.mark.slow
 def test_the_table_and_the_picture_come_from_the_seconds(tmp_path):
     before = {"import_tensorflow": [7.0, 6.0, 8.0], "project_script": [14.0]}
     (tmp_path / "speed.json").write_text(json.dumps(before))

@@ -65,7 +65,7 @@ def test_an_encoder_gives_the_same_features_folded(name, pooling):
     np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mobilenet", "xception"])
+@pytest.mark.parametrize("name", ["mobilenet", pytest.param("xception", marks=pytest.mark.slow)])
 def test_absorbed_norms_change_nothing_but_by_rounding(name):
     keras.utils.set_random_seed(0)
     encoder = build_encoder(name, weights=None)

@@ -120,7 +120,7 @@ def test_a_name_that_is_not_text_is_printed_as_it_is(model, tmp_path):
     assert printed.startswith(photo + b"\t")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
 def test_names_outside_the_code_page_cost_no_caption(model, tmp_path, encoding):
     for name in ("日本.jpg", "été.jpg", "x.jpg"):
         Image.new("RGB", (40, 30)).save(tmp_path / name)

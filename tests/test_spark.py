@@ -235,6 +235,7 @@ def executors(group: int) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @needs_spark
 def test_a_lost_executor_loses_no_row_and_doubles_none(tmp_path):
     import pyarrow.parquet
@@ -261,6 +262,7 @@ def test_a_lost_executor_loses_no_row_and_doubles_none(tmp_path):
     assert all(row["caption"] for row in rows)
 
 
+@pytest.mark.slow
 @needs_spark
 def test_a_killed_driver_is_run_again(spark, task, tmp_path, monkeypatch):
     from caption_generator.cluster import table
