@@ -78,5 +78,6 @@ def set_bias(decoder: Decoder, biases: dict[int, float]) -> Decoder:
 
 def opinionated(decoder: Decoder, seed: int = 0) -> Decoder:
     """Captions differ from image to image and end at different lengths."""
-    spread, end = {"merge": (0.5, 2), "initial_state": (1.6, 2), "attention": (0.8, 1.5)}[decoder.spec.name]
+    known = {"initial_state": (1.6, 2), "attention": (0.8, 1.5)}
+    spread, end = known.get(decoder.spec.name, (0.5, 2))
     return set_bias(draw_weights(decoder, spread, seed), {END: end})
