@@ -60,6 +60,7 @@ def test_the_readme_shows_these_captions() -> None:
     assert shown.items() <= CAPTIONS.items()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not evaluate.has_java(), reason="METEOR and the Penn Treebank tokenizer need Java")
 @pytest.mark.parametrize("dataset", ["flickr8k", "wide"])
 def test_its_dev_scores_are_the_recorded_ones(dataset: str, captioner: Captioner, shared: Path, tmp_path: Path) -> None:
