@@ -102,16 +102,20 @@ class Captioner:
         return self.rank(features, self.search(features))
 
     def rank(self, features: np.ndarray, found: list[list[Caption]]) -> list[list[Caption]]:
-        """Rank, correct and score what `self.search` found for `features`, as far as the model can.
+        """Rank and score what `self.search` found for `features`, as far as the model can.
 
-        Its word detector ranks the captions, its classifier corrects them, and their scores are multiplied by how
-        familiar the photo is.
+        Its word detector ranks the captions. Where its classifier is sure of a thing that the best caption does not
+        name, captions with its name take their place. Their scores are multiplied by how familiar the photo is.
         """
         detector, classifier, familiarity = self.engine.detector, self.engine.classifier, self.engine.familiarity
         if detector is not None:
             found = detector.rank(features, found, self.engine.tokenizer)
         if classifier is not None:
-            found = classifier.correct(features, found)
+            photos, named = classifier.name(features, found, self.search)
+            if detector is not None and photos:
+                named = detector.rank(features[photos], named, self.engine.tokenizer)
+            for photo, captions in zip(photos, named, strict=True):
+                found[photo] = captions
         if familiarity is None:
             return found
         return [

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -337,8 +337,11 @@ def find_encoder(checkpoint: Checkpoint, weights: str | Path = "imagenet") -> En
     wanted = checkpoint.encoder_identity
     if checkpoint.encoder is not None:
         return checkpoint.encoder
-    bundled = load_encoder(BUNDLED, pooling=wanted.pooling) if BUNDLED_MODEL.is_file() else None
-    encoder = bundled if bundled and bundled.identity == wanted else build_encoder(wanted.name, weights, wanted.pooling)
+    if BUNDLED_MODEL.is_file():
+        shipped = EncoderIdentity.from_dict(read_about(BUNDLED_MODEL)["encoder"])
+        if replace(shipped, pooling=wanted.pooling) == wanted:
+            return load_encoder(BUNDLED, pooling=wanted.pooling)
+    encoder = build_encoder(wanted.name, weights, wanted.pooling)
     check_encoder(wanted, encoder.identity)
     return encoder
 

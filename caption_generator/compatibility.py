@@ -1,7 +1,7 @@
 """What belongs together: captions, vocabulary, features, encoder and decoder. A mismatch is refused by name."""
 
 from caption_generator.captions import Descriptions
-from caption_generator.checkpoint import Checkpoint, read_about
+from caption_generator.checkpoint import read_about
 from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import decoder_row
 from caption_generator.encoders import BUNDLED
@@ -70,18 +70,4 @@ def check_pooling(decoder: str, pooling: str) -> None:
         raise CaptionError(
             f"the decoder {decoder} reads features with pooling {wanted!r}, and these have {pooling!r}: choose another "
             f"decoder, or build the encoder with pooling={wanted!r}."
-        )
-
-
-def check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer that numbers words otherwise than the model does.
-
-    Raises:
-        CaptionError: they differ; it names both.
-    """
-    own = checkpoint.tokenizer
-    if own.fingerprint != tokenizer.fingerprint:
-        raise CaptionError(
-            f"the model's vocabulary is {own.fingerprint} ({len(own)} words), tokenizer.p is {tokenizer.fingerprint} "
-            f"({len(tokenizer)} words): train again with notebook 4."
         )

@@ -110,34 +110,32 @@ def extract_features(
     """
     path = Path(path)
     with only_run(path.parent):
-        return _extract(encoder, folder, names, path, batch_size)
+        part = Path(f"{path}.part")
+        identity = encoder.identity
+        vectors = _already_done(path, part, identity)
+        todo = [name for name in names if name not in vectors]
+        if names and not todo and not part.exists():
+            return Features({name: vectors[name] for name in names}, identity)
+        encode, errors = compile_encoder(encoder), []
 
+        with progress(total=len(names), initial=len(names) - len(todo), unit="image", desc="Features") as bar:
+            for batch in load_batches([Path(folder, name) for name in todo], encoder.row.input_size, batch_size):
+                if len(batch.paths):
+                    computed = encode(batch.pixels)
+                    done = dict(zip([p.name for p in batch.paths], computed, strict=True))
+                    _append(part, identity, done)
+                    vectors |= done
+                errors += batch.errors
+                bar.update(len(batch.paths) + len(batch.errors))
 
-def _extract(encoder: Encoder, folder: str | Path, names: Sequence[str], path: Path, batch_size: int) -> Features:
-    part = Path(f"{path}.part")
-    identity = encoder.identity
-    vectors = _already_done(path, part, identity)
-    todo = [name for name in names if name not in vectors]
-    if names and not todo and not part.exists():
-        return Features({name: vectors[name] for name in names}, identity)
-    encode, errors = compile_encoder(encoder), []
-
-    with progress(total=len(names), initial=len(names) - len(todo), unit="image", desc="Features") as bar:
-        for batch in load_batches([Path(folder, name) for name in todo], encoder.row.input_size, batch_size):
-            if len(batch.paths):
-                computed = encode(batch.pixels)
-                done = dict(zip([p.name for p in batch.paths], computed, strict=True))
-                _append(part, identity, done)
-                vectors |= done
-            errors += batch.errors
-            bar.update(len(batch.paths) + len(batch.errors))
-
-    features = Features({name: vectors[name] for name in names if name in vectors}, identity, errors)
-    if not features.vectors:
-        raise CaptionError(f"none of the {len(names)} images in {folder} could be read: {(errors or ['no image'])[0]}")
-    save_features(Features(vectors, identity), path)  # with what earlier runs added for other images
-    part.unlink(missing_ok=True)
-    return features
+        features = Features({name: vectors[name] for name in names if name in vectors}, identity, errors)
+        if not features.vectors:
+            raise CaptionError(
+                f"none of the {len(names)} images in {folder} could be read: {(errors or ['no image'])[0]}"
+            )
+        save_features(Features(vectors, identity), path)  # with what earlier runs added for other images
+        part.unlink(missing_ok=True)
+        return features
 
 
 def _append(part: Path, identity: EncoderIdentity, vectors: dict[str, np.ndarray]) -> None:

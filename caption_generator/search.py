@@ -104,34 +104,56 @@ class BeamSearch:
         """
         if not len(features):
             return []
-        beam, rows = self.beam, len(features) * self.beam
-        image, state = self.decoder.begin(features, beam)
-        first_row = np.arange(0, rows, beam)[:, None]  # of each image
+        each, rows = self.rows, len(features) * self.rows
+        image, state = self.decoder.begin(features, each)
+        first_row = np.arange(0, rows, each)[:, None]  # of each image
         tokens = np.full((rows, self.max_length), PAD, np.int32)
         log_probs = np.zeros((rows, self.max_length), np.float32)
         attention: list[np.ndarray] = []
         last = np.full(rows, START, np.int32)
         # All beams of an image start alike. Only the first may count, or each would find the same words.
-        totals = np.full((len(features), beam), -np.inf, np.float32)
+        totals = np.full((len(features), each), -np.inf, np.float32)
         totals[:, 0] = 0
 
         for position in range(self.max_length):
             logits, weights, state = self.decoder.advance(image, state, last)
             step = self._next_log_probs(logits, tokens, position)
-            candidates = (totals[..., None] + step.reshape(-1, beam, step.shape[1])).reshape(len(features), -1)
-            best = top_k(candidates, beam)
-            totals = np.take_along_axis(candidates, best, axis=1)
+            candidates = totals[..., None] + step.reshape(len(features), each, -1)
+            totals, best = self._choose(candidates)
             parent = (best // step.shape[1] + first_row).ravel()
             last = (best % step.shape[1]).ravel().astype(np.int32)
 
             tokens, log_probs = tokens[parent], log_probs[parent]
             tokens[:, position], log_probs[:, position] = last, step[parent, last]
+            log_probs[np.isneginf(totals.ravel()), 0] = -np.inf  # there are fewer captions than rows
             state = [tensor[parent] for tensor in state]
             if weights is not None:
                 attention = [earlier[parent] for earlier in (*attention, weights)]
-            if is_finished(last).all():
+            if self._is_done(last.reshape(-1, each)):
                 break
         return self._captions(tokens, log_probs, np.stack(attention, axis=1) if attention else None)
+
+    @property
+    def rows(self) -> int:
+        """The captions of an image that advance together."""
+        return self.beam
+
+    def _choose(self, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The continuations that the search follows.
+
+        Args:
+            candidates: the log-probability of each caption with each next word, of shape (images, rows, words).
+
+        Returns:
+            The best log-probabilities, of shape (images, rows), and where each is in an image's flat array.
+        """
+        flat = candidates.reshape(len(candidates), -1)
+        best = top_k(flat, self.beam)
+        return np.take_along_axis(flat, best, axis=1), best
+
+    def _is_done(self, last: np.ndarray) -> bool:
+        """Whether the search may stop after these words, of shape (images, rows)."""
+        return bool(is_finished(last).all())
 
     def _next_log_probs(self, logits: np.ndarray, tokens: np.ndarray, position: int) -> np.ndarray:
         """The log-probability of each word at `position`, -inf for those that must not follow."""
@@ -189,7 +211,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def top_k(values: np.ndarray, k: int) -> np.ndarray:
-    """The indices of the k greatest values of each row, the greatest first; of equal values the first counts more."""
+    """The indices of the k greatest values of each row, the greatest first."""
     best = np.sort(np.argpartition(-values, k - 1, axis=1)[:, :k], axis=1)
     order = np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable")
     return np.take_along_axis(best, order, axis=1)

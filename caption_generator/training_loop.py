@@ -64,47 +64,34 @@ def fit(
         CaptionError: another run is writing into the folder, or the disk is full.
     """
     with only_run(folder):
-        return _fit(model, train, dev, checkpoint, folder, epochs, best_by, callbacks)
-
-
-def _fit(
-    model: keras.Model,
-    train: Batches,
-    dev: Batches | None,
-    checkpoint: Checkpoint,
-    folder: Path,
-    epochs: int,
-    best_by: str,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> History:
-    run = run_name(checkpoint)
-    checkpoint = replace(checkpoint, training=dict(checkpoint.training) | {"run": run})
-    resume = ResumeFile(folder / "resume" / f"{run}.npz")
-    done = resume.restore(model)
-    log = folder / "history.csv"
-    history = [row for row in read_history(log) if row["epoch"] <= done] if done else []
-    if done < epochs:
-        model.fit(
-            train.dataset(),
-            validation_data=None if dev is None else dev.dataset(),
-            initial_epoch=done,
-            epochs=epochs,
-            shuffle=False,  # the batches draw their own order
-            verbose=0,
-            callbacks=[
-                *callbacks,
-                DrawOrder(train),
-                # The files of another run are written over from here on, so it must not be taken for finished.
-                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: resume.remove_others()),
-                SaveCheckpoints(checkpoint, folder, best_by, history),
-                resume,  # after the files of the epoch, so that a kill between them repeats the epoch
-                ShowProgress(done),
-            ],
-        )
-    last = folder / f"model_{epochs}.h5"
-    if done == epochs and history and not last.is_file():  # its variables are in the resume file
-        save_checkpoint(replace(checkpoint, training=dict(checkpoint.training) | history[-1]), last)
-    return [row for row in read_history(log) if row["epoch"] <= epochs]
+        run = run_name(checkpoint)
+        checkpoint = replace(checkpoint, training=dict(checkpoint.training) | {"run": run})
+        resume = ResumeFile(folder / "resume" / f"{run}.npz")
+        done = resume.restore(model)
+        log = folder / "history.csv"
+        history = [row for row in read_history(log) if row["epoch"] <= done] if done else []
+        if done < epochs:
+            model.fit(
+                train.dataset(),
+                validation_data=None if dev is None else dev.dataset(),
+                initial_epoch=done,
+                epochs=epochs,
+                shuffle=False,  # the batches draw their own order
+                verbose=0,
+                callbacks=[
+                    *callbacks,
+                    DrawOrder(train),
+                    # The files of another run are written over from here on, so it must not be taken for finished.
+                    keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: resume.remove_others()),
+                    SaveCheckpoints(checkpoint, folder, best_by, history),
+                    resume,  # after the files of the epoch, so that a kill between them repeats the epoch
+                    ShowProgress(done),
+                ],
+            )
+        last = folder / f"model_{epochs}.h5"
+        if done == epochs and history and not last.is_file():  # its variables are in the resume file
+            save_checkpoint(replace(checkpoint, training=dict(checkpoint.training) | history[-1]), last)
+        return [row for row in read_history(log) if row["epoch"] <= epochs]
 
 
 def run_name(checkpoint: Checkpoint) -> str:

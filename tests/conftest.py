@@ -164,3 +164,11 @@ def untrained():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENCODERS, row.name, row)
         yield build
+
+
+@pytest.fixture
+def classifier():
+    """An ImageNet classifier for which each class is a number of the features; see `helpers.photo_of`."""
+    from caption_generator.inference.imagenet_classifier import ImageNetClassifier
+
+    return ImageNetClassifier(np.eye(1000, dtype=np.float32) * 20, np.zeros(1000, np.float32))

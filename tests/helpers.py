@@ -81,3 +81,10 @@ def opinionated(decoder: Decoder, seed: int = 0) -> Decoder:
     known = {"initial_state": (1.6, 2), "attention": (0.8, 1.5)}
     spread, end = known.get(decoder.spec.name, (0.5, 2))
     return set_bias(draw_weights(decoder, spread, seed), {END: end})
+
+
+def photo_of(*classes: int) -> np.ndarray:
+    """Features of shape (1, 2, 2, 1000), of which the fixture `classifier` reads these classes."""
+    features = np.zeros((1, 2, 2, 1000), np.float32)
+    features[..., list(classes)] = 1
+    return features

@@ -13,7 +13,9 @@ from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.images import load_pixels
+from caption_generator.inference import imagenet_classifier
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
+from caption_generator.inference.imagenet_words import Thing
 from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
@@ -123,16 +125,20 @@ def test_scores_are_multiplied_by_the_familiarity_of_their_photo(captioner, work
         assert [c.score for c in scaled] == pytest.approx([c.score * factor for c in plain], abs=1e-3)
 
 
-def test_captions_are_corrected_by_the_classifier(captioner, workspace):
+def test_captions_name_what_the_classifier_is_sure_of(captioner, workspace, monkeypatch):
     size = captioner.engine.input_size
     pixels = np.stack([load_pixels(workspace.images / name, size) for name in workspace.image_names()])
+    wall = Thing("stone wall", frozenset({"stone wall"}), ("stone wall", WORDS.words[-1]), (825,))
+    monkeypatch.setattr(imagenet_classifier, "things", lambda: (wall,))
     sure = np.zeros(1000, np.float32)
-    sure[291] = 50  # of a lion, whatever the picture
-    correcting = with_knowledge(captioner, classifier=ImageNetClassifier(np.zeros((256, 1000), np.float32), sure))
+    sure[825] = 50  # whatever the picture
+    naming = with_knowledge(captioner, classifier=ImageNetClassifier(np.zeros((256, 1000), np.float32), sure))
     features = captioner.engine.encode(pixels)
-    dog = [[Caption("a dog", (("a", 0.5), ("dog", 0.5), ("<end>", 0.5)), -0.5)]] * len(pixels)
-    assert [caption.text for [caption] in correcting.rank(features, dog)] == ["a lion"] * len(pixels)
-    assert [caption.text for [caption] in captioner.rank(features, dog)] == ["a dog"] * len(pixels)
+    dog = [[Caption("a dog", (("a", 0.5), ("dog", 0.5), ("<end>", 0.5)), -9)] for _ in pixels]
+    for captions in naming.rank(features, list(dog)):
+        assert len(captions) == captioner.search.beam
+        assert all("stone wall" in caption.text for caption in captions)
+    assert [caption.text for [caption] in captioner.rank(features, list(dog))] == ["a dog"] * len(pixels)
 
 
 def test_captions_are_ranked_by_the_words_that_their_photo_predicts(captioner, workspace):

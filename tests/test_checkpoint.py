@@ -12,7 +12,6 @@ import pytest
 from caption_generator import checkpoint as checkpoint_module
 from caption_generator.checkpoint import Checkpoint, find_encoder, load_checkpoint, load_encoder, save_checkpoint
 from caption_generator.common.errors import CaptionError
-from caption_generator.compatibility import check_vocabulary
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.encoders import (
     ENCODERS,
@@ -25,7 +24,7 @@ from caption_generator.encoders import (
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
-from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+from caption_generator.tokenizer import Tokenizer
 from tests.helpers import same_weights
 
 IDENTITY = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
@@ -329,16 +328,6 @@ def test_features_of_the_other_pooling_are_refused(pooling):
 
 def test_a_complaint_about_the_pooling_tells_the_two_apart():
     assert str(IDENTITY) != str(replace(IDENTITY, pooling="grid"))
-
-
-def test_another_vocabulary_is_refused_by_name(checkpoint, tokenizer):
-    check_vocabulary(checkpoint, Tokenizer(tokenizer.words, tokenizer.max_length))
-    other = Tokenizer([*SPECIAL_TOKENS, "dog"], 6)
-    with pytest.raises(CaptionError, match=rf"{tokenizer.fingerprint} \(20 words\).*{other.fingerprint} \(5 words\)"):
-        check_vocabulary(checkpoint, other)
-    shuffled = Tokenizer([*SPECIAL_TOKENS, *reversed(tokenizer.words[4:])], 6)
-    with pytest.raises(CaptionError, match=shuffled.fingerprint):
-        check_vocabulary(checkpoint, shuffled)
 
 
 def test_an_encoder_with_other_weights_is_not_taken_for_the_models_own(with_encoder, monkeypatch, tmp_path):

@@ -8,23 +8,10 @@ import pytest
 from caption_generator.encoders import build_encoder
 from caption_generator.finetuning.forgetting import forgotten, load_classifier
 from caption_generator.images import load_pixels
-from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.workspace import ROOT
+from tests.helpers import photo_of
 
 LION, POODLE = 291, 267
-
-
-@pytest.fixture
-def classifier() -> ImageNetClassifier:
-    """Each class is a number of the features."""
-    return ImageNetClassifier(np.eye(1000, dtype=np.float32) * 20, np.zeros(1000, np.float32))
-
-
-def photo_of(*classes: int) -> np.ndarray:
-    """Features of shape (1, 2, 2, 1000)."""
-    features = np.zeros((1, 2, 2, 1000), np.float32)
-    features[..., list(classes)] = 1
-    return features
 
 
 def test_nothing_is_forgotten_while_the_answers_stay(classifier):

@@ -17,7 +17,8 @@ torch_file
 
 captions tokenizer inference.imagenet_words
 word_vectors evaluate search inference.out_of_distribution
-inference.word_ranking inference.imagenet_classifier
+inference.word_ranking inference.constrained_search
+inference.imagenet_classifier
 inference.exported
 
 efficientnet_lite

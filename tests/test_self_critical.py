@@ -276,6 +276,21 @@ def test_batches_are_the_grids_of_images_with_their_numbers():
         assert sorted(seen) == list(range(5))
 
 
+def test_an_image_is_in_as_many_epochs_as_its_share_of_captions():
+    """Two images have four captions, eight have one: two epochs in eight see each of those."""
+    many = {f"{n}.png": ["w00 w10"] * (4 if n < 2 else 1) for n in range(10)}
+    views = [np.zeros((10, 4, 4, 1), np.float16)]
+    batches = ImageBatches(many, SimpleNamespace(views=views), WORDS, images_per_batch=3, seed=0)
+    assert len(batches) == 2
+    seen = np.zeros(10, int)
+    for batches.epoch in range(80):
+        numbers = np.concatenate([same for _, same in batches])
+        assert len(numbers) == len(set(numbers)) == 4
+        seen[numbers] += 1
+    assert (seen[:2] == 80).all()
+    assert all(10 <= times <= 30 for times in seen[2:]), seen
+
+
 # The whole of it
 
 

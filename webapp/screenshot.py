@@ -5,27 +5,16 @@ It needs Playwright and Chromium (`CHROMIUM` names another than /usr/bin/chromiu
 
 import argparse
 import io
-import os
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from webapp.chromium import CHROMIUM, QUIET
 from webapp.local_server import REPOSITORY, local_server
 
 QUALITY = 80  # of the JPEG
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-# Without these, Chromium looks for updates and for its maker's servers.
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def main() -> None:

@@ -141,12 +141,16 @@ class GridBatches:
             grids = self.views[0][images] if self.seed is None else self._windows(images, random)
             yield images, grids.astype(np.float32)
 
+    def chosen(self, random: np.random.Generator) -> np.ndarray:
+        """The numbers of the images of this epoch, shuffled."""
+        return random.permutation(len(self.tokens))
+
     def _order(self, random: np.random.Generator) -> list[np.ndarray]:
         """Images whose longest captions are of similar length share a batch: there is less padding."""
         size, order = self.images_per_batch, np.arange(len(self.tokens))
         if self.seed is None:
             return [order[i : i + size] for i in range(0, len(order), size)]
-        order = random.permutation(order)
+        order = self.chosen(random)
         order = order[np.argsort(self.longest[order] + random.normal(0, 1, len(order)))]
         batches = [order[i : i + size] for i in range(0, len(order), size)]
         return [batches[i] for i in random.permutation(len(batches))]

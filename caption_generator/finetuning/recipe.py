@@ -53,13 +53,13 @@ Settings = FinetuneSettings | SelfCriticalSettings
 # The runs of each stage. All start from the model of the stage before, and the mean of their last epochs continues.
 STAGES: Mapping[str, Sequence[Settings]] = {
     "settled": [FinetuneSettings(epochs=3, learning_rate=1e-3, freeze_encoder=True, views=5)],
-    "finetuned": [FinetuneSettings(epochs=4, learning_rate=4e-4, views=5)],
+    "finetuned": [FinetuneSettings(epochs=10, learning_rate=4e-4, views=5)],
     # Warm restarts, as in Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
     "restarted": [
-        FinetuneSettings(epochs=2, learning_rate=3e-4, views=5, seed=1),
-        FinetuneSettings(epochs=2, learning_rate=3e-4, views=5, seed=2),
+        FinetuneSettings(epochs=6, learning_rate=3e-4, views=5, seed=1),
+        FinetuneSettings(epochs=6, learning_rate=3e-4, views=5, seed=2),
     ],
-    "self_critical": [SelfCriticalSettings(epochs=6, learning_rate=5e-5, recall=1.5, views=5)],
+    "self_critical": [SelfCriticalSettings(epochs=10, learning_rate=5e-5, recall=1.5, views=5)],
 }
 AVERAGED = 3  # the number of last epochs of the last stage whose mean ships
 BEAMS = (1, 3, 5)

@@ -1,8 +1,7 @@
-"""Correct captions by what the encoder's ImageNet classifier knows.
+"""Name what the encoder's ImageNet classifier is sure of.
 
 It tells a thousand classes apart, a lion and a school bus among them, which the training captions may seldom name or
-never. Where it is sure of one thing and the caption names another of the same kind, that word is replaced. Among the
-ways to name what no caption taught, as in Hendricks et al. 2016, "Deep Compositional Captioning", this is the simplest.
+never. Where it is sure of a thing and the caption does not name it, the search must find a caption that does.
 Fine-tuning would spoil the classifier's answers, so `finetuning.forgetting` keeps them as they were.
 """
 
@@ -12,10 +11,15 @@ from functools import cached_property
 
 import numpy as np
 
-from caption_generator.inference.imagenet_words import THINGS
-from caption_generator.search import Caption
+from caption_generator.inference.constrained_search import ConstrainedBeamSearch
+from caption_generator.inference.imagenet_words import Thing, plurals, things
+from caption_generator.search import BeamSearch, Caption
+from caption_generator.tokenizer import Tokenizer
 
-SURE, UNLIKELY = 0.6, 0.1  # the probability from which a thing is there, and below which it is not
+SURE = 0.6  # the probability from which a thing is there
+# A caption with its name takes the place of one without it if the mean log-probability of a word falls by less than
+# this, in nats, or if the caption without it has a lower score than this. Chosen on the dev photos.
+MOST_LOST, LOW_SCORE = 0.3, 0.3
 CLASSES = 1000
 
 
@@ -33,13 +37,13 @@ class ImageNetClassifier:
 
     @cached_property
     def _members(self) -> np.ndarray:
-        members = np.zeros((len(self.bias), len(THINGS)), np.float32)
-        for number, thing in enumerate(THINGS):
+        members = np.zeros((len(self.bias), len(things())), np.float32)
+        for number, thing in enumerate(things()):
             members[list(thing.classes), number] = 1
         return members
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """The probability of each of `THINGS`: float32 of shape (photos, things).
+        """The probability of each of `things()`: float32 of shape (photos, things).
 
         Args:
             features: of shape (photos, ..., feature_size).
@@ -49,58 +53,90 @@ class ImageNetClassifier:
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return odds @ self._members / odds.sum(axis=1, keepdims=True)
 
-    def correct(self, features: np.ndarray, found: Sequence[Sequence[Caption]]) -> list[list[Caption]]:
-        """Replace words that name another thing than the photo surely shows, where it is of the same kind.
+    def unnamed(self, features: np.ndarray, captions: Sequence[Caption]) -> list[Thing | None]:
+        """What each photo surely shows and its caption does not name, or None.
 
         Args:
             features: of shape (photos, ..., feature_size).
-            found: the captions of each photo.
+            captions: one of each photo.
+        """
+        found = []
+        for likely, caption in zip(self(features), captions, strict=True):
+            sure = [things()[number] for number in np.flatnonzero(likely >= SURE)]
+            thing = min(sure, key=lambda thing: len(thing.classes), default=None)  # of a drake's, the duck
+            found.append(thing if thing and not names(caption.text, thing) else None)
+        return found
+
+    def name(
+        self, features: np.ndarray, found: Sequence[Sequence[Caption]], search: BeamSearch
+    ) -> tuple[list[int], list[list[Caption]]]:
+        """Search captions that name what photos surely show, where the best caption does not.
+
+        Args:
+            features: of shape (photos, ..., feature_size).
+            found: the captions of each photo, the best first.
+            search: the search that found them.
 
         Returns:
-            The captions in their order. A new word has the classifier's probability, and the attention weights of the
-            word whose place it takes.
+            The numbers of the photos for which there are good captions with the name, and these captions.
         """
-        return [
-            [correct_caption(caption, likely) for caption in captions]
-            for likely, captions in zip(self(features), found, strict=True)
-        ]
+        missing = self.unnamed(features, [captions[0] for captions in found])
+        words = [search_words(thing, search.tokenizer) if thing else [] for thing in missing]
+        photos = [photo for photo, forms in enumerate(words) if forms]
+        if not photos:
+            return [], []
+        required = np.array([np.isin(search.tokenizer.words, words[photo]) for photo in photos])
+        groups = ConstrainedBeamSearch(search, required)(features[photos])
+        named = {
+            photo: [with_name(caption, missing[photo].name, words[photo][0]) for caption in captions]
+            for photo, captions in zip(photos, groups, strict=True)
+            if captions and _is_acceptable(captions[0], found[photo][0])
+        }
+        return list(named), list(named.values())
 
 
-def correct_caption(caption: Caption, likely: np.ndarray) -> Caption:
-    """As `ImageNetClassifier.correct`, of one caption.
+def _is_acceptable(named: Caption, best: Caption) -> bool:
+    """Whether a caption with the name may take the place of the best one without it.
 
-    Args:
-        likely: the probability of each of `THINGS`, of shape (things,).
+    In a photo of many things, what the classifier is sure of may be one that nobody would tell of, and a sentence with
+    it is improbable. But where no caption is probable, the classifier knows better.
     """
-    sure = [number for number in range(len(THINGS)) if likely[number] >= SURE]
-    if not sure:
-        return caption
-    right = min(sure, key=lambda number: len(THINGS[number].classes))  # of a drake's lines, the duck's
-    thing = THINGS[right]
-    same_kind = [number for number, other in enumerate(THINGS) if other.kind == thing.kind]
+    return named.log_prob > best.log_prob - MOST_LOST or best.score < LOW_SCORE
 
-    def likeliest(noun: str) -> float | None:
-        """How likely the photo shows what `noun` names, None if that is not of this kind."""
-        return max((float(likely[number]) for number in same_kind if noun in THINGS[number].words), default=None)
 
-    named = {place: likeliest(word) for place, word in enumerate(caption.text.split())}
-    nouns = {place: chance for place, chance in named.items() if chance is not None}
-    if not nouns or max(nouns.values()) >= SURE:
+def names(text: str, thing: Thing) -> bool:
+    """Whether a caption names the thing."""
+    return any(f" {word} " in f" {text} " for word in thing.words)
+
+
+def search_words(thing: Thing, tokenizer: Tokenizer) -> list[str]:
+    """The words of the vocabulary to search for: a word for the thing and its plural, or a stand-in, or none."""
+    known = set(tokenizer.words)
+    word = next((word for word in thing.candidates if word in known), None)
+    if word is None:
+        return []
+    return [word, *(form for form in plurals(word) if word in thing.words and form in known)]
+
+
+def with_name(caption: Caption, name: str, word: str) -> Caption:
+    """The caption with `name` in the place of `word`, with the article that suits it.
+
+    The parts of a name of two words share the probability and the attention weights of the word.
+    """
+    if word not in caption.text.split():
         return caption
     words: list[tuple[str, float]] = []
-    places: list[int] = []  # where each of them stood
-    for place, (word, probability) in enumerate(caption.words):
-        if nouns.get(place, 1.0) >= UNLIKELY:
-            words.append((word, probability))
-            places.append(place)
-            continue
-        article = bool(words) and words[-1][0] in ("a", "an")
-        if article:
-            words[-1] = ("an" if thing.name[0] in "aeiou" else "a", words[-1][1])
-        several = not article and any(word in THINGS[number].plurals for number in same_kind)
-        parts = (thing.plural if several else thing.name).split()
-        words += [(part, float(likely[right])) for part in parts]
-        places += [place] * len(parts)
-    text = " ".join(word for word, _ in words[:-1])
-    attention = None if caption.attention is None else caption.attention[places]
-    return replace(caption, text=text, words=tuple(words), attention=attention)
+    rows: list[int] = []  # of the attention weights
+    for row, (found, probability) in enumerate(caption.words):
+        parts = name.split() if found == word else [found]
+        if found == word and words and words[-1][0] in ("a", "an"):
+            words[-1] = ("an" if name[0] in "aeiou" else "a", words[-1][1])
+        words += [(part, probability) for part in parts]
+        rows += [row] * len(parts)
+    text = " ".join(part for part, _ in words[:-1])
+    return replace(
+        caption,
+        text=text,
+        words=tuple(words),
+        attention=None if caption.attention is None else caption.attention[rows],
+    )

@@ -15,18 +15,9 @@ import pytest
 from PIL import Image
 
 from caption_generator.search import Caption
+from webapp.chromium import CHROMIUM, QUIET
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 class ColourCaptioner:
@@ -133,10 +124,10 @@ def address(django_site) -> Iterator[str]:
 def browser():
     """Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install -r tests/web/requirements.txt")
-    if not CHROMIUM.is_file():
+    if not Path(CHROMIUM).is_file():
         pytest.skip(f"{CHROMIUM} is not installed: apt-get install chromium, or set CHROMIUM")
     with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield chromium
         chromium.close()
 
