@@ -26,6 +26,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, PTBTokenizer
 from caption_generator.captions import JOINERS, MARKS, Descriptions, spell_out
 from caption_generator.common.console import native_stderr_silenced
 from caption_generator.common.errors import CaptionError
+from caption_generator.inference.imagenet_words import things
 
 Tokenized = dict[str, list[str]]
 # Words that tell nothing of the photo: neither naming one nor leaving it out is a mistake.
@@ -34,6 +35,11 @@ _FUNCTION = (
     "its their that this there it he she they who which be being has have some other another"
 )
 FUNCTION_WORDS = frozenset(_FUNCTION.split())
+_PEOPLE = (
+    "man men woman women boy boys girl girls child children kid kids people person baby toddler lady crowd couple "
+    "player players rider skateboarder surfer snowboarder skier biker cyclist climber swimmer"
+)
+PEOPLE = frozenset(_PEOPLE.split())
 LETTER = rf"[\w{MARKS}{JOINERS}]"
 # At the end of each image's captions, with its number: what comes back there tells whether a line was lost or added,
 # and the umlaut whether Java took the text for another encoding.
@@ -179,6 +185,32 @@ def find_mistakes(candidate: str, references: Sequence[str]) -> Mistakes:
         [word for word, count in by_how_many.most_common() if 2 * count > len(wanted) and word not in said],
         [word for word, count in said.items() if count > max(1, most[word])],
     )
+
+
+def names_a_thing(candidate: str, references: Sequence[str], people: int = 2) -> bool:
+    """Whether a clean caption names a person, an animal or a thing that so many of its clean references name too.
+
+    Where there are fewer references, all must name it.
+    """
+    nouns = {word for thing in things() for word in thing.words} | PEOPLE
+    said = [nouns.intersection(reference.split()) for reference in references]
+    counts = Counter(word for words in said for word in words)
+    return any(counts[word] >= min(people, len(references)) for word in nouns.intersection(candidate.split()))
+
+
+def area_under_curve(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """The probability that a right caption has a higher score than a wrong one; 0.5 says that the score tells nothing.
+
+    It is the area under the receiver operating characteristic curve.
+
+    Raises:
+        CaptionError: all captions are right, or all are wrong.
+    """
+    values, is_right = np.asarray(scores), np.asarray(right, bool)
+    high, low = values[is_right][:, None], values[~is_right]
+    if not high.size or not low.size:
+        raise CaptionError("right and wrong captions are needed: score more of them.")
+    return float(np.mean((high > low) + 0.5 * (high == low)))
 
 
 class _JavaFailed(Exception):

@@ -299,3 +299,27 @@ def test_mistakes_are_named(candidate, invented, missed, repeated):
 def test_mistakes_are_a_line_to_read():
     assert str(evaluate.Mistakes(["cat"], [], ["red", "hat"])) == "invented: cat; repeated: red, hat"
     assert str(evaluate.Mistakes([], [], [])) == "only in how it is said"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "references", "right"),
+    [
+        ("a dog sleeps", ["a dog sleeps", "two dogs", "the dog"], True),
+        ("a dog sleeps", ["a dog sleeps", "two dogs", "a cat"], False),  # one person alone
+        ("two dogs sleep", ["a dog", "the dog"], False),  # not so many
+        ("a man sleeps", ["a man and a cat", "the man"], True),
+        ("it sleeps on the red", ["it sleeps on the red"] * 5, False),  # no thing
+        ("a pizza", ["a pizza on a table"], True),  # all who told of the photo
+    ],
+)
+def test_a_caption_names_a_thing_that_people_named(candidate, references, right):
+    assert evaluate.names_a_thing(candidate, references) == right
+
+
+def test_the_area_under_the_curve_is_how_often_a_right_caption_has_the_higher_score():
+    assert evaluate.area_under_curve([0.9, 0.8, 0.1], [True, True, False]) == 1
+    assert evaluate.area_under_curve([0.1, 0.9], [True, False]) == 0
+    assert evaluate.area_under_curve([0.5, 0.5, 0.5], [True, False, True]) == 0.5
+    assert evaluate.area_under_curve([0.2, 0.4, 0.6, 0.8], [False, True, False, True]) == 0.75
+    with pytest.raises(CaptionError, match="right and wrong"):
+        evaluate.area_under_curve([0.5, 0.6], [True, True])

@@ -66,14 +66,18 @@ def test_the_readme_shows_these_captions() -> None:
 def test_its_dev_scores_are_the_recorded_ones(dataset: str, captioner: Captioner, shared: Path, tmp_path: Path) -> None:
     workspace = Workspace(shared / dataset, tmp_path)
     data = captions.prepare(workspace)
-    found = captioner.caption_files([workspace.images / name for name in data.dev])
-    scores = evaluate.score({result.path.name: result.best.text for result in found}, data.references)
+    results = captioner.caption_files([workspace.images / name for name in data.dev])
+    best = {result.path.name: result.best for result in results}
+    scores = evaluate.score({name: caption.text for name, caption in best.items()}, data.references)
     print(dataset, {measure: round(value, 1) for measure, value in scores.corpus.items()})
     beam = captioner.search.beam
     [recorded] = [row for row in RECORD if row["beam"] == beam and row["dataset"] == data.name]
     # Machines round differently. One other caption counts more among few photos.
     near = 200 / len(data.dev)
     assert scores.corpus == pytest.approx({measure: recorded[measure] for measure in scores.corpus}, abs=near)
+    right = [evaluate.names_a_thing(caption.text, data.dev[name]) for name, caption in best.items()]
+    trust = evaluate.area_under_curve([caption.score for caption in best.values()], right)
+    assert 100 * trust == pytest.approx(recorded["AUC"], abs=near)
 
 
 def test_its_export_is_in_use() -> None:

@@ -56,8 +56,8 @@ STAGES: Mapping[str, Sequence[Settings]] = {
     "finetuned": [FinetuneSettings(epochs=10, learning_rate=4e-4, views=5)],
     # Warm restarts, as in Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
     "restarted": [
-        FinetuneSettings(epochs=6, learning_rate=3e-4, views=5, seed=1),
-        FinetuneSettings(epochs=6, learning_rate=3e-4, views=5, seed=2),
+        FinetuneSettings(epochs=8, learning_rate=3e-4, views=5, seed=1),
+        FinetuneSettings(epochs=8, learning_rate=3e-4, views=5, seed=2),
     ],
     "self_critical": [SelfCriticalSettings(epochs=10, learning_rate=5e-5, recall=1.5, views=5)],
 }
@@ -176,7 +176,9 @@ def read_log(path: Path = ROOT / "models" / "log.csv") -> dict[str, list[dict[st
 def record_scores(workspace: Workspace, sources: Sequence[tuple[Workspace, Dataset]]) -> None:
     """Print the dev scores of what was written to disk and keep them beside it.
 
-    There is a row for each width of the beam and each dataset, which also counts the different captions and words.
+    There is a row for each width of the beam and each dataset. It also has the number of different captions and words,
+    the share of captions that name a thing that people named, and the area under the curve of the score: how well it
+    tells these captions from the others.
 
     Args:
         workspace: whose model it is.
@@ -187,12 +189,20 @@ def record_scores(workspace: Workspace, sources: Sequence[tuple[Workspace, Datas
         captioner = Captioner.load(workspace.models / "bundled.h5", beam)
         for source, data in sources:
             results = captioner.caption_files([source.images / name for name in data.dev])
-            found = {result.path.name: result.best.text for result in results}
+            best = {result.path.name: result.best for result in results}
+            found = {name: caption.text for name, caption in best.items()}
             scores = evaluate.score(found, data.references)
             corpus = {measure: round(value, 2) for measure, value in scores.corpus.items()}
             texts = set(found.values())
             variety = {"captions": len(texts), "words": len({word for text in texts for word in text.split()})}
-            rows.append({"dataset": data.name, "beam": beam} | corpus | variety | {"tokens": scores.tokenizer})
+            right = [evaluate.names_a_thing(text, data.dev[name]) for name, text in found.items()]
+            telling = {"right": round(100 * sum(right) / len(right), 1)}
+            if 0 < sum(right) < len(right):
+                trust = evaluate.area_under_curve([caption.score for caption in best.values()], right)
+                telling["AUC"] = round(100 * trust, 1)
+            rows.append(
+                {"dataset": data.name, "beam": beam} | corpus | variety | telling | {"tokens": scores.tokenizer}
+            )
             print(rows[-1])
     save_json_rows(workspace.models / "scores.json", rows)
 
