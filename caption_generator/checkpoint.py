@@ -2,7 +2,7 @@
 
 The file is what Keras saves as `.h5`, with more datasets. `about` is a JSON text with the encoder, the decoder's
 settings, the vocabulary and the training data. `familiarity`, `detector` and `classifier` belong to a model that
-scores, ranks and corrects its captions by the photo. Loading builds the networks anew from `about` and reads their
+scores and ranks its captions by the photo, and names what it shows. Loading builds the networks anew from `about` and reads their
 weights alone, so no code and no configuration from the file ever runs.
 """
 
@@ -50,7 +50,7 @@ class Checkpoint:
         training: the training data and settings: plain data for the reader.
         familiarity: the typical features of the training photos, to recognise photos unlike them.
         detector: predicts the words of a photo, to rank captions.
-        classifier: the ImageNet classifier whose answers the encoder keeps, to correct captions.
+        classifier: the ImageNet classifier whose answers the encoder keeps, to name things in captions.
     """
 
     decoder: Decoder

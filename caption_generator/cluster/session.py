@@ -126,8 +126,9 @@ def _ship_package(session: "SparkSession") -> None:
     archive = outbox() / "caption_generator.zip"
     if not archive.exists():
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-            for path in sorted(PACKAGE.rglob("*.py")):
-                file.write(path, path.relative_to(PACKAGE.parent))
+            for pattern in ("*.py", "*.txt"):
+                for path in sorted(PACKAGE.rglob(pattern)):
+                    file.write(path, path.relative_to(PACKAGE.parent))
     session.sparkContext.addPyFile(str(archive))
 
 

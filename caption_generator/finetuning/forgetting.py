@@ -2,7 +2,7 @@
 
 The caption loss alone would have the encoder forget most of the thousand classes that it can tell apart. So it is asked
 to keep the answers of its classifier as they were: Li and Hoiem 2016, "Learning without Forgetting". The classifier
-stays with the model and corrects its captions; see `inference.imagenet_classifier`.
+stays with the model and names things in its captions; see `inference.imagenet_classifier`.
 """
 
 import tensorflow as tf

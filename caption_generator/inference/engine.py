@@ -24,7 +24,7 @@ class Engine(Protocol):
         decoder: its decoder, for `BeamSearch`.
         grid: rows and columns of the positions that attention weights are of; None without attention.
         detector: predicts the words of a photo, to rank captions; or None.
-        classifier: names what the photo shows, to correct captions; or None.
+        classifier: knows what the photo shows, to name it in captions; or None.
         familiarity: the out-of-distribution score; or None.
         description: encoder and vocabulary, in words.
         threads: so many threads must call it at the same time to use all cores.

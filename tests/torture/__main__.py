@@ -24,6 +24,8 @@ PARTS = {
     "merge-models": ("artifacts", "merge_models"),
     "kill-extraction": ("kills", "extraction"),
     "kill-training": ("kills", "training"),
+    "kill-finetuning": ("kills", "finetuning"),
+    "kill-recipe": ("kills", "whole_recipe"),
     "disk-full": ("kills", "disk_full"),
     "two-runs": ("kills", "two_runs"),
     "load": ("load", "load"),

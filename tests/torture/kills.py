@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,22 +26,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from caption_generator.captions import Dataset
-from caption_generator.checkpoint import arrays_digest, read_about
+from caption_generator import evaluate
+from caption_generator.captions import Dataset, prepare, subset
+from caption_generator.checkpoint import Checkpoint, arrays_digest, read_about
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.hdf5 import open_plain
 from caption_generator.decoders import DecoderSpec
-from caption_generator.encoders import Encoder, EncoderIdentity, EncoderRow
+from caption_generator.encoders import ENCODERS, Encoder, EncoderIdentity, EncoderRow, build_encoder
 from caption_generator.features import Features, extract_features, load_features
-from caption_generator.systems import System
+from caption_generator.finetuning import recipe
+from caption_generator.finetuning.finetune import FinetuneSettings, train_captioner
+from caption_generator.systems import SYSTEMS, System
 from caption_generator.tokenizer import fit_tokenizer
-from caption_generator.train import TrainSettings, train_decoder
+from caption_generator.train import TrainSettings, build_system, train_decoder
 from caption_generator.training_loop import read_history
 from caption_generator.workspace import SAMPLE, Workspace
 from tests.torture.tally import Clock, Tally
 
 DONE, SENTENCE, OTHER = 0, 3, 4  # exit codes of a run
 EPOCHS = 6
+SMALL_DECODER = DecoderSpec("merge", units=8, embedding_size=8, hidden=8)
 Run = Callable[[Path], None]
 
 
@@ -98,9 +103,52 @@ def train(folder: Path) -> None:
         {name: captions[name] for name in names[:32]}, {name: captions[name] for name in names[32:]}, captions
     )
     identity = EncoderIdentity("mobilenet", 224, "mobilenet", 6, "0123456789ab")
-    system = System("drawn", "mobilenet", DecoderSpec("merge", units=8, embedding_size=8, hidden=8), min_count=1)
+    system = System("drawn", "mobilenet", SMALL_DECODER, min_count=1)
     settings = TrainSettings(epochs=EPOCHS, batch_size=4)
     train_decoder(data, Features(vectors, identity), fit_tokenizer(data.train, 1), folder, system, settings)
+
+
+def small_system() -> System:
+    """Makes the smallest network of Keras the recipe's encoder, with random weights; the recipe's system with it."""
+    row = EncoderRow("tiny", "MobileNet", "mobilenet", 32, 256, "conv_pw_5_relu", (("alpha", 0.25),))
+    ENCODERS["tiny"] = row
+    return replace(
+        SYSTEMS[recipe.SYSTEM], encoder="tiny", min_count=2, decoder=replace(SMALL_DECODER, name="attention")
+    )
+
+
+def finetune(folder: Path) -> None:
+    """The decoder and half of the encoder, on some of the sample's pictures."""
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(0)
+    workspace, system = Workspace(SAMPLE, folder), small_system()
+    data = few(prepare(workspace))
+    tokenizer = fit_tokenizer(data.train, system.min_count)
+    encoder = build_encoder("tiny", None, system.pooling)
+    decoder = build_system(system, encoder.row.feature_size, tokenizer)
+    settings = FinetuneSettings(epochs=EPOCHS, images_per_batch=8, views=1)
+    checkpoint = Checkpoint(decoder, tokenizer, encoder.identity, encoder)
+    train_captioner(checkpoint, encoder, workspace.images, data, folder / "finetuned", settings)
+
+
+def follow_recipe(folder: Path) -> None:
+    """The whole recipe on some of the sample's pictures, with an epoch or two for each of its runs."""
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(0)
+    SYSTEMS[recipe.SYSTEM] = small_system()
+    evaluate.has_java = lambda: False
+    recipe.load_encoder = lambda name, pooling: build_encoder(name, None, pooling)
+    recipe.load_classifier = lambda name: None
+    recipe.prepare = lambda workspace: few(prepare(workspace))
+    recipe.AVERAGED = 2
+    small = {"epochs": 2, "images_per_batch": 8, "views": 1}
+    recipe.STAGES = {stage: [replace(run, **small) for run in runs] for stage, runs in recipe.STAGES.items()}
+    recipe.run(Workspace(SAMPLE, folder))
+
+
+def few(data: Dataset) -> Dataset:
+    """The first photos of `data`."""
+    return replace(data, train=subset(data.train, list(data.train)[:24]), dev=subset(data.dev, list(data.dev)[:4]))
 
 
 def torn(folder: Path) -> list[str]:
@@ -173,6 +221,14 @@ def extraction(minutes: float) -> Tally:
 
 def training(minutes: float) -> Tally:
     return killed("kill-training", train, minutes)
+
+
+def finetuning(minutes: float) -> Tally:
+    return killed("kill-finetuning", finetune, minutes)
+
+
+def whole_recipe(minutes: float) -> Tally:
+    return killed("kill-recipe", follow_recipe, minutes)
 
 
 def killed(part: str, run: Run, minutes: float) -> Tally:
