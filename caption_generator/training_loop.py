@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -195,13 +196,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self.checkpoint, self.folder, self.best_by, self.history = checkpoint, folder, best_by, history
 
     def _merit(self, row: Mapping[str, float]) -> float:
-        return -row[self.best_by] if self.best_by.endswith("loss") else row[self.best_by]
+        merit = -row[self.best_by] if self.best_by.endswith("loss") else row[self.best_by]
+        return -math.inf if math.isnan(merit) else merit
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
         checkpoint = replace(self.checkpoint, training=dict(self.checkpoint.training) | row)
         save_checkpoint(checkpoint, self.folder / f"model_{epoch + 1}.h5")
-        if self._merit(row) > max(map(self._merit, self.history), default=float("-inf")):
+        if not self.history or self._merit(row) > max(map(self._merit, self.history)):
             best = self.folder / "model_best.h5"
             self._keep_other(best)
             save_checkpoint(checkpoint, best)

@@ -1,5 +1,6 @@
 """Tests of caption_generator.training_loop: whenever a run is killed, it ends as if nothing had happened."""
 
+import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,8 +147,14 @@ def test_the_logged_dev_loss_is_that_of_the_saved_model(whole):
 
 @pytest.mark.parametrize(
     ("best_by", "values", "best"),
-    [("val_loss", (1.5, 0.9, 0.95), 2), ("val_score", (1.5, 0.9, 1.6), 3), ("val_score", (1.5, 0.9, 1.5), 1)],
-    ids=["the least loss", "the most of a score", "the first of equals"],
+    [
+        ("val_loss", (1.5, 0.9, 0.95), 2),
+        ("val_score", (1.5, 0.9, 1.6), 3),
+        ("val_score", (1.5, 0.9, 1.5), 1),
+        ("val_loss", (math.nan, 0.9, 0.95), 2),
+        ("val_loss", (0.9, math.nan, 0.95), 1),
+    ],
+    ids=["the least loss", "the most of a score", "the first of equals", "after no number", "before no number"],
 )
 def test_the_best_epoch_is_kept(best_by, values, best, tmp_path):
     checkpoint = replace(untrained(), training={"run": "this"})
@@ -156,6 +163,13 @@ def test_the_best_epoch_is_kept(best_by, values, best, tmp_path):
         saver.on_epoch_end(epoch, {"loss": 2.0 - epoch, "val_loss": 1.0 + epoch, best_by: value})
     found = load_checkpoint(tmp_path / "model_best.h5").training
     assert (found["epoch"], found[best_by]) == (best, values[best - 1])
+
+
+def test_there_is_a_best_epoch_even_if_no_loss_is_a_number(tmp_path):
+    saver = SaveCheckpoints(replace(untrained(), training={"run": "this"}), tmp_path, "val_loss", history=[])
+    for epoch in range(2):
+        saver.on_epoch_end(epoch, {"val_loss": math.nan})
+    assert load_checkpoint(tmp_path / "model_best.h5").training["epoch"] == 1
 
 
 # Killed runs
