@@ -2,8 +2,8 @@
 
 The file is what Keras saves as `.h5`, with more datasets. `about` is a JSON text with the encoder, the decoder's
 settings, the vocabulary and the training data. `familiarity`, `detector` and `classifier` belong to a model that
-scores and ranks its captions by the photo, and names what it shows. Loading builds the networks anew from `about` and reads their
-weights alone, so no code and no configuration from the file ever runs.
+scores and ranks its captions by the photo, and names what it shows. Loading builds the networks anew from `about` and
+reads their weights alone, so no code and no configuration from the file ever runs.
 """
 
 import hashlib

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def resident() -> int:
-    """The memory of this process in bytes, without files that it has mapped: the system can drop those at any time."""
-    _, pages, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+def resident(process: int | str = "self") -> int:
+    """The memory of a process in bytes, without files that it has mapped: the system can drop those at any time."""
+    _, pages, shared, *_ = map(int, Path(f"/proc/{process}/statm").read_text().split())
     return (pages - shared) * resource.getpagesize()
 
 

@@ -29,6 +29,8 @@ PARTS = {
     "disk-full": ("kills", "disk_full"),
     "two-runs": ("kills", "two_runs"),
     "load": ("load", "load"),
+    "many-files": ("load", "many_files"),
+    "notebooks": ("notebooks", "notebooks"),
 }
 MARK = "result: "
 
