@@ -6,6 +6,7 @@ import sys
 from caption_generator.cluster.session import start_spark
 from caption_generator.common.console import load_tensorflow, positive
 from caption_generator.common.errors import CaptionError
+from caption_generator.search import BEAM
 from caption_generator.workspace import BUNDLED_MODEL
 
 EXAMPLES = """\
@@ -28,7 +29,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("input", metavar="INPUT", help="a folder, a glob or a table")
     parser.add_argument("output", metavar="OUTPUT", help="a folder for the table; run again, it gets what is new")
     parser.add_argument("--model", metavar="FILE", help="a checkpoint or an export (default: the one that ships)")
-    parser.add_argument("--beam", type=positive, default=3, metavar="N", help="beam width; 1 is greedy (default: 3)")
+    parser.add_argument(
+        "--beam", type=positive, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
+    )
     parser.add_argument("--top", type=positive, default=1, metavar="N", help="captions a photo; widens the beam to N")
     parser.add_argument("--features", metavar="ENCODER", help="compute features instead: bundled, xception ...")
     parser.add_argument("--pooling", choices=("avg", "grid"), default="avg", help="one vector a photo, or a grid")

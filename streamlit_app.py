@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parent / "examples"
 @st.cache_resource(show_spinner="Loading the model …")
 def captioner() -> Captioner:
     """The captioner that ships, once for all visitors."""
-    return Captioner.load(beam=5)
+    return Captioner.load()
 
 
 @st.cache_data(show_spinner="Looking …", max_entries=32)

@@ -9,6 +9,7 @@ from caption_generator.captioner import Captioner, vocabulary_note
 from caption_generator.common.console import json_line, let_stdout_take_any_text, positive, printable, progress
 from caption_generator.common.errors import CaptionError
 from caption_generator.images import find_pictures
+from caption_generator.search import BEAM
 from caption_generator.workspace import BUNDLED_MODEL
 
 EXAMPLES = """\
@@ -27,7 +28,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("-i", "--image", nargs="+", required=True, metavar="PATH", help="photos, folders or globs")
     parser.add_argument("--json", action="store_true", help="one JSON object a line: image, caption, score (0 to 1)")
-    parser.add_argument("--beam", type=positive, default=3, metavar="N", help="beam width; 1 is greedy (default: 3)")
+    parser.add_argument(
+        "--beam", type=positive, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
+    )
     parser.add_argument("--top", type=positive, default=1, metavar="N", help="captions a photo; widens the beam to N")
     parser.add_argument("--model", metavar="FILE", help="a checkpoint of notebook 4 (default: the one that ships)")
     parser.add_argument(

@@ -4,7 +4,7 @@
     python -m benchmarks.transformers_captioners
 
 Only speed and size are compared: their weights are random, and each caption is made 12 words long, greedily for
-BLIP and with beam 4 for ViT-GPT2, as their authors use them, and with beam 3 here. One photo a time, after loading,
+BLIP and with beam 4 for ViT-GPT2, as their authors use them, and with beam 5 here. One photo a time, after loading,
 its file read and its pixels prepared.
 """
 

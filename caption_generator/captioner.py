@@ -17,7 +17,7 @@ import numpy as np
 from caption_generator.common.errors import CaptionError
 from caption_generator.images import load_batches, load_pixels
 from caption_generator.inference.engine import Engine, load_engine
-from caption_generator.search import BeamSearch, Caption
+from caption_generator.search import BEAM, BeamSearch, Caption
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL
 
@@ -56,7 +56,7 @@ class Captioner:
         search: the beam search over its decoder.
     """
 
-    def __init__(self, engine: Engine, beam: int = 3):
+    def __init__(self, engine: Engine, beam: int = BEAM):
         """
         Args:
             engine: from `load_engine`.
@@ -67,7 +67,7 @@ class Captioner:
 
     @classmethod
     def load(
-        cls, model: str | Path = BUNDLED_MODEL, beam: int = 3, encoder_weights: str | Path = "imagenet"
+        cls, model: str | Path = BUNDLED_MODEL, beam: int = BEAM, encoder_weights: str | Path = "imagenet"
     ) -> "Captioner":
         """Load a model; where it was exported and LiteRT is installed, without TensorFlow.
 

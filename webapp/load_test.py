@@ -67,7 +67,7 @@ def alone(seconds: float) -> tuple[float, float]:
     """Captions a second of the captioner alone, and CPU time a caption; photos are decoded while it works."""
     from caption_generator.captioner import Captioner
 
-    captioner = Captioner.load(beam=5)
+    captioner = Captioner.load()
     paths = sorted((REPOSITORY / "examples").glob("*.jpg"))
     list(captioner.caption_files(paths, BATCH_SIZE))  # warm
     done, started, cpu = 0, time.monotonic(), time.process_time()

@@ -24,6 +24,7 @@ from caption_generator.common.console import load_tensorflow
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import digest
 from caption_generator.inference.exported import find_export
+from caption_generator.search import BEAM
 
 if TYPE_CHECKING:  # they import TensorFlow
     from caption_generator.encoders import Encoder
@@ -188,7 +189,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.0f} min"
 
 
-def caption_task(spark: SparkSession, model: str | Path, beam: int = 3, top: int = 1) -> CaptionTask:
+def caption_task(spark: SparkSession, model: str | Path, beam: int = BEAM, top: int = 1) -> CaptionTask:
     """Send a model to the executors.
 
     Args:

@@ -244,7 +244,7 @@ def test_keyboard_alone(open_page, rose, address):
     expect_captions(page, "The red photo.")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".result .name").first).to_have_text("airplane.jpg")
+    expect(page.locator(".result .name").first).to_have_text("astronaut.jpg")
 
 
 def test_documentation_works_without_another_server(open_page):

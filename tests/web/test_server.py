@@ -17,7 +17,7 @@ def test_the_server_captions_as_the_captioner_does(monkeypatch):
 
     paths = [REPOSITORY / "examples" / name for name in ("boats.jpg", "raccoon.jpg")]
     with local_server() as (address, _):
-        for path, expected in zip(paths, Captioner.load(beam=5).caption_files(paths), strict=True):
+        for path, expected in zip(paths, Captioner.load().caption_files(paths), strict=True):
             request = urllib.request.Request(
                 f"{address}/api/caption", path.read_bytes(), {"Content-Type": "image/jpeg"}
             )

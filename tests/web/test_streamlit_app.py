@@ -20,7 +20,7 @@ def app(colour_captioner, monkeypatch):
 
     streamlit.cache_data.clear()
     streamlit.cache_resource.clear()
-    monkeypatch.setattr(Captioner, "load", lambda beam: colour_captioner)
+    monkeypatch.setattr(Captioner, "load", lambda: colour_captioner)
     yield AppTest.from_file(str(APP), default_timeout=30).run()
     streamlit.cache_data.clear()
     streamlit.cache_resource.clear()

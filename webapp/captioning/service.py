@@ -50,7 +50,7 @@ _decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
 def load_captioner() -> Captioner:
     """The captioner that ships."""
-    return Captioner.load(beam=settings.BEAM)
+    return Captioner.load()
 
 
 def service() -> Service:
