@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from caption_generator import evaluate
+from caption_generator.captioner import Captioner
 from caption_generator.captions import Dataset, prepare, subset
 from caption_generator.checkpoint import Checkpoint, arrays_digest, read_about
 from caption_generator.common.errors import CaptionError
@@ -36,6 +37,7 @@ from caption_generator.encoders import ENCODERS, Encoder, EncoderIdentity, Encod
 from caption_generator.features import Features, extract_features, load_features
 from caption_generator.finetuning import recipe
 from caption_generator.finetuning.finetune import FinetuneSettings, train_captioner
+from caption_generator.search import Caption
 from caption_generator.systems import SYSTEMS, System
 from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.train import TrainSettings, build_system, train_decoder
@@ -186,6 +188,9 @@ def differing(folder: Path, whole: Path) -> list[str]:
         elif path.suffix == ".h5":
             if digest(path) != digest(other):
                 found.append(f"{path.name} has other weights")
+        elif path.suffix == ".litert":  # it names the file that it was made from, and Keras numbers layers anew
+            if captions(path) != captions(other):
+                found.append(f"{path.name} writes other captions")
         elif path.suffix == ".npz":
             with np.load(path) as one, np.load(other) as two:
                 if any(not np.array_equal(one[name], two[name]) for name in one):
@@ -198,6 +203,12 @@ def differing(folder: Path, whole: Path) -> list[str]:
 def digest(path: Path) -> str:
     with open_plain(path) as file:
         return arrays_digest(file)
+
+
+def captions(model: Path) -> list[tuple[Caption, ...]]:
+    """Those of some of the sample's pictures."""
+    pictures = sorted((SAMPLE / "Flickr8k_Dataset").glob("*.jpg"))[:4]
+    return [result.captions for result in Captioner.load(model).caption_files(pictures)]
 
 
 @contextmanager
