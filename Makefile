@@ -7,7 +7,7 @@
 # make notebooks          run the notebooks on the sample and save their outputs (for developers)
 
 PYTHON ?= python3
-IMAGE ?= examples/cat.jpg
+IMAGE ?= examples/coffee.jpg
 VENV ?= .venv
 BIN = $(VENV)/bin
 

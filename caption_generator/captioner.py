@@ -107,16 +107,19 @@ class Captioner:
         Its word detector ranks the captions. Where its classifier is sure of a thing that the best caption does not
         name, captions with its name take their place. Their scores are multiplied by how familiar the photo is.
         """
-        detector, classifier, familiarity = self.engine.detector, self.engine.classifier, self.engine.familiarity
-        if detector is not None:
-            found = detector.rank(features, found, self.engine.tokenizer)
-        if classifier is not None:
-            photos, named = classifier.name(features, found, self.search)
-            if detector is not None and photos:
-                named = detector.rank(features[photos], named, self.engine.tokenizer)
-            for photo, captions in zip(photos, named, strict=True):
+        found = self._score(features, found)
+        if self.engine.classifier is not None:
+            photos, named = self.engine.classifier.name(features, found, self.search)
+            for photo, captions in zip(photos, self._score(features[photos], named), strict=True):
                 found[photo] = captions
-        if familiarity is None:
+        return found
+
+    def _score(self, features: np.ndarray, found: list[list[Caption]]) -> list[list[Caption]]:
+        """Rank by the word detector, and note how familiar each photo is."""
+        detector, familiarity = self.engine.detector, self.engine.familiarity
+        if detector is not None and found:
+            found = detector.rank(features, found, self.engine.tokenizer)
+        if familiarity is None or not found:
             return found
         return [
             [replace(caption, familiarity=factor) for caption in captions]

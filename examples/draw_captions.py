@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent))  # so that it runs from a bare clone
 from caption_generator.captioner import Captioner  # noqa: E402 (after the path)
 
 RED, BLACK = "#b3261e", "#1f1f1f"
-COLUMNS, TILE = 3, (360, 270)  # pixels
+COLUMNS, TILE = 4, (360, 270)  # pixels
 
 
 def main() -> None:

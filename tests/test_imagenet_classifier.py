@@ -8,6 +8,7 @@ from math import log
 import numpy as np
 import pytest
 
+from caption_generator.inference import imagenet_classifier
 from caption_generator.inference.imagenet_classifier import names, search_words, with_name
 from caption_generator.inference.imagenet_words import things
 from caption_generator.search import BeamSearch, Caption
@@ -95,7 +96,7 @@ def test_a_thing_is_as_likely_as_its_classes_together(classifier):
 )
 def test_what_is_surely_there_and_not_in_the_caption_is_missing(classifier, classes, text, missing):
     [found] = classifier.unnamed(photo_of(*classes), [caption(text)])
-    assert (found.name if found else None) == missing
+    assert (found[0].name if found else None) == missing
 
 
 @pytest.mark.parametrize(
@@ -124,16 +125,18 @@ def test_the_search_is_for_words_of_the_vocabulary(name, words):
     ],
 )
 def test_the_name_takes_the_place_of_the_word(text, name, word, expected):
-    found = with_name(caption(text), name, word)
+    found = with_name(caption(text), name, 0.875, word)
     assert found.text == expected
     assert " ".join(part for part, _ in found.words) == f"{expected} <end>"
     assert found.words[-1] == ("<end>", 0.5)
+    named = [probability for part, probability in found.words if part in name.split()]
+    assert named == [0.875] * len(name.split()) * (word in text.split())
     assert (found.log_prob, found.fit, found.familiarity) == (log(0.5), 0.25, 0.75)
 
 
 def test_each_word_keeps_its_attention_weights_and_the_parts_of_a_name_share_them():
     weights = np.eye(6, 4, dtype=np.float32)
-    found = with_name(replace(caption("a sandwich on a table"), attention=weights), "hot dog", "sandwich")
+    found = with_name(replace(caption("a sandwich on a table"), attention=weights), "hot dog", 0.875, "sandwich")
     assert found.text == "a hot dog on a table"
     np.testing.assert_array_equal(found.attention, weights[[0, 1, 1, 2, 3, 4, 5]])
 
@@ -148,11 +151,14 @@ def test_photos_get_captions_that_name_what_they_show(classifier):
 
 
 @pytest.mark.parametrize(
-    ("log_prob", "fit", "taken"),
-    [(-3.0, 0.0, True), (0.0, 0.0, False), (0.0, -2.0, True)],
-    ids=["it loses little", "it loses much", "the best caption has a low score"],
+    ("log_prob", "fit", "very_sure", "taken"),
+    [(-3.0, 0.0, 1.1, True), (0.0, 0.0, 1.1, False), (0.0, -2.0, 1.1, True), (0.0, 0.0, 0.9, True)],
+    ids=["it loses little", "it loses much", "the best caption has a low score", "it is certain"],
 )
-def test_an_improbable_name_is_only_for_a_photo_without_a_good_caption(classifier, log_prob, fit, taken):
+def test_an_improbable_name_is_only_for_a_photo_without_a_good_caption(
+    classifier, log_prob, fit, very_sure, taken, monkeypatch
+):
+    monkeypatch.setattr(imagenet_classifier, "VERY_SURE", very_sure)
     best = replace(caption("a dog sleeps", log_prob), fit=fit)
     photos, _ = classifier.name(photo_of(LION), [[best]], SEARCH)
     assert bool(photos) == taken

@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -101,10 +101,10 @@ def test_a_run_that_was_killed_before_its_last_epoch_was_logged_is_not_finished(
 
 def test_the_log_and_the_scores_are_of_the_model_that_ships():
     log, training = recipe.read_log(), load_checkpoint(BUNDLED_MODEL).training
-    assert len(log) == len(training["stages"])
-    for rows, stage in zip(log.values(), training["stages"], strict=True):
-        assert 0 < len(rows) <= stage["epochs"]
-        assert all(row["val_cider"] > 0 for row in rows)
+    assert list(log) == RUNS
+    assert [len(rows) for rows in log.values()] == [run.epochs for runs in recipe.STAGES.values() for run in runs]
+    assert training["stages"] == [asdict(runs[0]) for runs in recipe.STAGES.values()]
+    assert all(row["val_cider"] > 0 for rows in log.values() for row in rows)
     assert list(log.values())[-1][-1]["val_cider"] == pytest.approx(training["val_cider"], abs=1e-3)
     scores = json.loads((ROOT / "models" / "scores.json").read_text())
     assert [row["beam"] for row in scores] == [beam for beam in recipe.BEAMS for _ in range(2)]

@@ -277,14 +277,15 @@ def test_batches_are_the_grids_of_images_with_their_numbers():
 
 
 def test_an_image_is_in_as_many_epochs_as_its_share_of_captions():
-    """Two images have four captions, eight have one: two epochs in eight see each of those."""
-    many = {f"{n}.png": ["w00 w10"] * (4 if n < 2 else 1) for n in range(10)}
-    views = [np.zeros((10, 4, 4, 1), np.float16)]
-    batches = ImageBatches(many, SimpleNamespace(views=views), WORDS, images_per_batch=3, seed=0)
-    assert len(batches) == 2
-    seen = np.zeros(10, int)
+    """Two images have four captions, nine have one: about one epoch in four sees each of those."""
+    many = {f"{n}.png": ["w00 w10"] * (4 if n < 2 else 1) for n in range(11)}
+    views = [np.zeros((11, 4, 4, 1), np.float16)]
+    batches = ImageBatches(many, SimpleNamespace(views=views), WORDS, images_per_batch=4, seed=0)
+    seen = np.zeros(11, int)
     for batches.epoch in range(80):
-        numbers = np.concatenate([same for _, same in batches])
+        drawn = [same for _, same in batches]
+        numbers = np.concatenate(drawn)
+        assert len(drawn) == len(batches) == 1
         assert len(numbers) == len(set(numbers)) == 4
         seen[numbers] += 1
     assert (seen[:2] == 80).all()

@@ -15,18 +15,18 @@ from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
 # `python testing_caption_generator.py -i examples` prints these. They change with the model.
 CAPTIONS = {
-    "airplane.jpg": "a man is sitting on a bench in front of a building",
-    "astronaut.jpg": "a boy in a red shirt is standing on a street",
-    "boats.jpg": "a boat is on the water in the water",
-    "canyon.jpg": "a group of people are standing on a mountain in the mountains",
-    "cat.jpg": "a close up of a cat",
-    "coffee.jpg": "a close up of a plate with a bowl",
-    "flower.jpg": "this flower has petals that are white with yellow stamen",
-    "grace_hopper.jpg": "a man in a black shirt and a hat",
-    "house.jpg": "a brown and white dog is standing in the sand",
-    "mountains.jpg": "a group of people are standing on a snowy mountain",
-    "photographer.jpg": "a man is standing on a bench with a camera",
-    "raccoon.jpg": "a cat sitting on top of a tree",
+    "astronaut.jpg": "a young boy in a blue shirt is holding a blue ball",
+    "boats.jpg": "a boat is sitting on a boat in the water",
+    "cat.jpg": "a close up of a gray cat with a camera",
+    "coffee.jpg": "a close up of a coffee sitting on a table",
+    "goldfish.jpg": "a orange fish is in the air",
+    "grace_hopper.jpg": "a man in a black shirt and tie",
+    "moose.jpg": "a black dog is standing in the grass",
+    "photographer.jpg": "a man is sitting on a tripod with a camera",
+    "raccoon.jpg": "a gray cat sitting on top of a tree",
+    "rocket.jpg": "a large plane is flying in the sky",
+    "volleyball.jpg": "a group of people are playing with a volleyball ball",
+    "windmill.jpg": "a large clock tower in front of a building",
 }
 RECORD = json.loads((ROOT / "models" / "scores.json").read_text())
 

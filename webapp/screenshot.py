@@ -20,8 +20,8 @@ QUALITY = 80  # of the JPEG
 def main() -> None:
     parser = argparse.ArgumentParser(description="Take a picture of the page with an example photo.")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "webapp" / "screenshot.jpg")
-    parser.add_argument("--example", default="boats.jpg")
-    parser.add_argument("--word", default="boat", help="the word whose heat map is shown")
+    parser.add_argument("--example", default="coffee.jpg")
+    parser.add_argument("--word", default="coffee", help="the word whose heat map is shown")
     parser.add_argument("--address", help="a server that runs already")
     parser.add_argument("--size", default="1100x900", help="width and height of the window")
     parser.add_argument("--dark", action="store_true")

@@ -37,7 +37,8 @@ class ImageBatches(GridBatches):
     """
 
     def __len__(self) -> int:
-        return -(-sum(map(len, self.tokens)) // self.each // self.images_per_batch)
+        images = sum(map(len, self.tokens)) // self.each
+        return -(-images // self.images_per_batch)
 
     def chosen(self, random: np.random.Generator) -> np.ndarray:
         images = super().chosen(random)

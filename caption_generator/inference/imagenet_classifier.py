@@ -16,10 +16,11 @@ from caption_generator.inference.imagenet_words import Thing, plurals, things
 from caption_generator.search import BeamSearch, Caption
 from caption_generator.tokenizer import Tokenizer
 
-SURE = 0.6  # the probability from which a thing is there
-# A caption with its name takes the place of one without it if the mean log-probability of a word falls by less than
-# this, in nats, or if the caption without it has a lower score than this. Chosen on the dev photos.
-MOST_LOST, LOW_SCORE = 0.3, 0.3
+# The probability from which a thing is there. These numbers were chosen on the dev photos.
+SURE = 0.5
+# A caption with its name takes the place of the best one without it if the thing is as probable as this, or if the mean
+# log-probability of a word falls by less than this, in nats, or if the best one has a lower score than this.
+VERY_SURE, MOST_LOST, LOW_SCORE = 0.9, 0.3, 0.3
 CLASSES = 1000
 
 
@@ -53,8 +54,8 @@ class ImageNetClassifier:
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return odds @ self._members / odds.sum(axis=1, keepdims=True)
 
-    def unnamed(self, features: np.ndarray, captions: Sequence[Caption]) -> list[Thing | None]:
-        """What each photo surely shows and its caption does not name, or None.
+    def unnamed(self, features: np.ndarray, captions: Sequence[Caption]) -> list[tuple[Thing, float] | None]:
+        """What each photo surely shows and its caption does not name, with its probability, or None.
 
         Args:
             features: of shape (photos, ..., feature_size).
@@ -62,15 +63,18 @@ class ImageNetClassifier:
         """
         found = []
         for likely, caption in zip(self(features), captions, strict=True):
-            sure = [things()[number] for number in np.flatnonzero(likely >= SURE)]
-            thing = min(sure, key=lambda thing: len(thing.classes), default=None)  # of a drake's, the duck
-            found.append(thing if thing and not names(caption.text, thing) else None)
+            sure = [(things()[number], float(likely[number])) for number in np.flatnonzero(likely >= SURE)]
+            best = min(sure, key=lambda pair: len(pair[0].classes), default=None)  # of a drake's, the duck
+            found.append(best if best and not names(caption.text, best[0]) else None)
         return found
 
     def name(
         self, features: np.ndarray, found: Sequence[Sequence[Caption]], search: BeamSearch
     ) -> tuple[list[int], list[list[Caption]]]:
         """Search captions that name what photos surely show, where the best caption does not.
+
+        In a photo of many things, what the classifier is sure of may be one that nobody would tell of, and a sentence
+        with it is improbable. But where no caption is probable, the classifier knows better.
 
         Args:
             features: of shape (photos, ..., feature_size).
@@ -81,27 +85,20 @@ class ImageNetClassifier:
             The numbers of the photos for which there are good captions with the name, and these captions.
         """
         missing = self.unnamed(features, [captions[0] for captions in found])
-        words = [search_words(thing, search.tokenizer) if thing else [] for thing in missing]
-        photos = [photo for photo, forms in enumerate(words) if forms]
+        words = {photo: search_words(pair[0], search.tokenizer) for photo, pair in enumerate(missing) if pair}
+        photos = [photo for photo, forms in words.items() if forms]
         if not photos:
             return [], []
         required = np.array([np.isin(search.tokenizer.words, words[photo]) for photo in photos])
         groups = ConstrainedBeamSearch(search, required)(features[photos])
-        named = {
-            photo: [with_name(caption, missing[photo].name, words[photo][0]) for caption in captions]
-            for photo, captions in zip(photos, groups, strict=True)
-            if captions and _is_acceptable(captions[0], found[photo][0])
-        }
+        named = {}
+        for photo, captions in zip(photos, groups, strict=True):
+            (thing, probability), best = missing[photo], found[photo][0]
+            if captions and (
+                probability >= VERY_SURE or captions[0].log_prob > best.log_prob - MOST_LOST or best.score < LOW_SCORE
+            ):
+                named[photo] = [with_name(caption, thing.name, probability, words[photo][0]) for caption in captions]
         return list(named), list(named.values())
-
-
-def _is_acceptable(named: Caption, best: Caption) -> bool:
-    """Whether a caption with the name may take the place of the best one without it.
-
-    In a photo of many things, what the classifier is sure of may be one that nobody would tell of, and a sentence with
-    it is improbable. But where no caption is probable, the classifier knows better.
-    """
-    return named.log_prob > best.log_prob - MOST_LOST or best.score < LOW_SCORE
 
 
 def names(text: str, thing: Thing) -> bool:
@@ -118,20 +115,21 @@ def search_words(thing: Thing, tokenizer: Tokenizer) -> list[str]:
     return [word, *(form for form in plurals(word) if word in thing.words and form in known)]
 
 
-def with_name(caption: Caption, name: str, word: str) -> Caption:
+def with_name(caption: Caption, name: str, probability: float, word: str) -> Caption:
     """The caption with `name` in the place of `word`, with the article that suits it.
 
-    The parts of a name of two words share the probability and the attention weights of the word.
+    The name has the classifier's probability, because the decoder did not choose it, and the attention weights of the
+    word. The parts of a name of two words share both.
     """
     if word not in caption.text.split():
         return caption
     words: list[tuple[str, float]] = []
     rows: list[int] = []  # of the attention weights
-    for row, (found, probability) in enumerate(caption.words):
+    for row, (found, own) in enumerate(caption.words):
         parts = name.split() if found == word else [found]
         if found == word and words and words[-1][0] in ("a", "an"):
             words[-1] = ("an" if name[0] in "aeiou" else "a", words[-1][1])
-        words += [(part, probability) for part in parts]
+        words += [(part, probability if found == word else own) for part in parts]
         rows += [row] * len(parts)
     text = " ".join(part for part, _ in words[:-1])
     return replace(
