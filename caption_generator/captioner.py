@@ -107,7 +107,7 @@ class Captioner:
         Its word detector ranks the captions. Where its classifier is sure of a thing that the best caption does not
         name, captions with its name take their place. Their scores are multiplied by how familiar the photo is.
         """
-        found = self._score(features, found)
+        found = list(self._score(features, found))
         if self.engine.classifier is not None:
             photos, named = self.engine.classifier.name(features, found, self.search)
             for photo, captions in zip(photos, self._score(features[photos], named), strict=True):
