@@ -346,6 +346,8 @@ def test_an_encoder_with_other_weights_is_not_taken_for_the_models_own(with_enco
 @pytest.mark.parametrize("pooling", ["avg", "grid"])
 def test_the_shipped_models_encoder_serves_with_either_pooling(pooling, checkpoint, tiny_encoder, monkeypatch):
     monkeypatch.setattr(checkpoint_module, "BUNDLED_MODEL", Path(__file__))  # any file that is there
+    about = {"encoder": tiny_encoder.identity.to_dict()}
+    monkeypatch.setattr(checkpoint_module, "read_about", lambda _: about)
     monkeypatch.setattr(checkpoint_module, "load_checkpoint", lambda _: replace(checkpoint, encoder=tiny_encoder))
     assert load_encoder("bundled", pooling=pooling).identity == replace(tiny_encoder.identity, pooling=pooling)
     wanted = with_pooling(tiny_encoder, pooling).identity
