@@ -80,7 +80,8 @@ def main() -> int:
                     )  # programs read it as it is
                     text = printable(caption.text)
                     print(text if one_photo else f"{name}\t{text}", flush=True)
-            shown.append(result)
+            if options.show:  # otherwise the memory of a run would grow with its photos
+                shown.append(result)
         if options.show and shown:
             try:
                 from caption_generator.plots import show_or_save

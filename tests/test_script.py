@@ -4,16 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+import testing_caption_generator
+from caption_generator.captioner import Result
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
 from caption_generator.decoders import DecoderSpec, build_decoder
 from caption_generator.encoders import build_encoder
+from caption_generator.search import Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,3 +177,25 @@ def test_help_shows_examples():
     done = run("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "examples:\n  python testing_caption_generator.py -i dog.jpg" in done.stdout
+
+
+def test_captions_that_are_written_are_not_kept(monkeypatch, workspace, capsys):
+    """Their attention weights would make the memory of a run grow with the number of its photos."""
+    kept: list[weakref.ref] = []
+
+    class Stub:
+        engine = SimpleNamespace(tokenizer=None)
+
+        def caption_files(self, paths):
+            for path in paths:
+                result = Result(path, (Caption("a wall", (("a", 0.5), ("wall", 0.5), ("<end>", 0.5)), -0.7),))
+                kept.append(weakref.ref(result))
+                yield result
+                del result
+                assert sum(one() is not None for one in kept) <= 1  # the script's own variable
+
+    monkeypatch.setattr(testing_caption_generator.Captioner, "load", lambda *_: Stub())
+    monkeypatch.setattr(testing_caption_generator, "vocabulary_note", lambda *_: "")
+    monkeypatch.setattr(sys, "argv", ["testing_caption_generator.py", "-i", str(workspace.images)])
+    assert testing_caption_generator.main() == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(kept) == 12
