@@ -192,10 +192,16 @@ def names_a_thing(candidate: str, references: Sequence[str], people: int = 2) ->
 
     Where there are fewer references, all must name it.
     """
-    nouns = {word for thing in things() for word in thing.words} | PEOPLE
+    nouns = _nouns()
     said = [nouns.intersection(reference.split()) for reference in references]
     counts = Counter(word for words in said for word in words)
     return any(counts[word] >= min(people, len(references)) for word in nouns.intersection(candidate.split()))
+
+
+@lru_cache(maxsize=1)
+def _nouns() -> frozenset[str]:
+    """The words for people, animals and things."""
+    return PEOPLE.union(*(thing.words for thing in things()))
 
 
 def area_under_curve(scores: Sequence[float], right: Sequence[bool]) -> float:

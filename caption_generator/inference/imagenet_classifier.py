@@ -1,7 +1,7 @@
 """Name what the encoder's ImageNet classifier is sure of.
 
 It tells a thousand classes apart, a lion and a school bus among them, which the training captions may seldom name or
-never. Where it is sure of a thing and the caption does not name it, the search must find a caption that does.
+never. Where it is sure of a thing and the caption does not name it, a second search finds a caption that does.
 Fine-tuning would spoil the classifier's answers, so `finetuning.forgetting` keeps them as they were.
 """
 
