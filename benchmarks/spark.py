@@ -1,4 +1,4 @@
-"""Measure the Spark job on this machine: reading small files, Arrow against pandas, one worker against two, memory.
+"""Measure the Spark job on this machine: reading small files, Arrow against pandas, features, one worker against two.
 
     python -m benchmarks.spark FOLDER
 
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from pathlib import Path
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from caption_generator.cluster.job import BATCH, caption_task, process
+from caption_generator.checkpoint import load_encoder
+from caption_generator.cluster.job import BATCH, caption_task, encode_task, process
 from caption_generator.cluster.session import start_spark
 from caption_generator.cluster.sources import FILE_COST, open_source, settings
 from caption_generator.cluster.tasks import PackTask, result_schema, run, worker
@@ -89,6 +91,17 @@ def read_all(spark, path: str, label: str, count: int) -> None:
         source.read(listing, F.lit(True)).select(F.sum(F.length("content"))).first()
 
 
+def read_archive(folder: Path, archive: Path, count: int) -> None:
+    """Read all photos of one tar archive, which only one task can do."""
+    with tarfile.open(archive, "w") as tar:
+        tar.add(folder, arcname="")
+    with timed("read: archive", count), tarfile.open(archive) as tar:
+        for member in tar:
+            if member.isfile():
+                tar.extractfile(member).read()
+    archive.unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -116,6 +129,7 @@ def main() -> None:
     for _ in range(options.times):
         read_all(spark, str(many), "folder", files_count)
         read_all(spark, packed, "Parquet", files_count)
+        read_archive(many, scratch / "photos.tar", files_count)
 
     task = caption_task(spark, BUNDLED_MODEL)
     schema = from_arrow_schema(result_schema(task))
@@ -128,6 +142,12 @@ def main() -> None:
         with timed("mapInPandas", captioned):
             photos.mapInPandas(lambda frames: run_pandas(task, frames), schema).select(F.count("caption")).first()
     print(json.dumps({"worker_memory_mb": worker_memory()}))
+    spark.stop()
+
+    spark = start_spark("local[2]", spark_driver_memory="1g")
+    with timed("features", captioned):
+        process(open_source(spark, str(few)), encode_task(spark, load_encoder("bundled")), spark, str(scratch / "made"))
+    print(json.dumps({"features_worker_memory_mb": worker_memory()}))
     spark.stop()
 
     for cores in (1, 2) * options.times:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from caption_generator.captioner import Captioner
+from caption_generator.captions import SPLIT_FILES
 from caption_generator.cluster import session
 from caption_generator.common.errors import CaptionError
 from caption_generator.images import load_pixels
@@ -93,6 +94,20 @@ def test_photos_get_the_captions_of_the_script_and_bad_ones_a_row_with_the_reaso
         assert row.score == pytest.approx(best.score, abs=1e-3)
         assert row.modified.timestamp() == pytest.approx(photo.stat().st_mtime, abs=0.002)
     assert [path.name for path in (tmp_path / "captions").iterdir() if not path.name.startswith("run=")] == []
+
+
+@pytest.mark.slow
+@needs_spark
+def test_the_dev_photos_get_the_captions_of_the_script(spark, task, captioner, shared, tmp_path):
+    folder = shared / "wide"
+    names = (folder / "Flickr8k_text" / SPLIT_FILES["dev"]).read_text().split()
+    photos = [str(folder / "Flickr8k_Dataset" / name) for name in names]
+    (tmp_path / "photos.txt").write_text("".join(f"{photo}\n" for photo in photos))
+    process(spark, task, tmp_path / "photos.txt", tmp_path / "captions")
+    rows = read(spark, tmp_path / "captions")
+    expected = {result.path.name: result.best.text for result in captioner.caption_files(photos)}
+    assert len(expected) >= 300
+    assert {name: row.caption for name, [row] in rows.items()} == expected
 
 
 @needs_spark

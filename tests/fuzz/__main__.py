@@ -27,7 +27,8 @@ def main() -> None:
             path.write_bytes(content)
             target.read(path)
 
-        atheris.Setup([*sys.argv, "-rss_limit_mb=4096", "-timeout=60", str(seeds)], one_input)
+        program, *options = sys.argv
+        atheris.Setup([program, "-rss_limit_mb=4096", "-timeout=60", *options, str(seeds)], one_input)
         atheris.Fuzz()  # which ends the process
 
 

@@ -17,9 +17,9 @@ THREADS, PHOTOS, FILES = 16, 24, 10_000
 
 
 def load(minutes: float) -> Tally:
+    """One captioner and 16 threads, for so many minutes."""
     from caption_generator.captioner import Captioner
 
-    """One captioner and 16 threads, for so many minutes."""
     tally, clock = Tally("load"), Clock(minutes)
     captioner = Captioner.load()
     size = captioner.engine.input_size

@@ -37,5 +37,5 @@ def notebooks(minutes: float) -> Tally:
             tally.check(run.returncode == 0, f"with {settings or 'no settings'}: {failed or run.stdout[-300:]}")
             tally.notes[:] = [run.stdout.strip().rpartition("\n")[2]]
         if not clock:
-            return tally
+            break
     return tally
