@@ -20,7 +20,8 @@ The story, in the order in which data goes through the package. The numbers are 
     checkpoint        a model and what it belongs to, in one file
     compatibility     what belongs together
     search         5  beam search: features -> captions
-    evaluate          BLEU, METEOR, ROUGE-L, CIDEr, and what went wrong
+    evaluate          BLEU, METEOR, ROUGE-L, CIDEr, CHAIR, and what went wrong
+    objects           the words for people, animals, things and places
     captioner      6  photo in, caption out
     compare        7  every system on equal terms                -> models/compare/
     plots             the figures of the notebooks

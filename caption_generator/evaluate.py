@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from pycocoevalcap.bleu.bleu import Bleu
@@ -26,7 +26,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, PTBTokenizer
 from caption_generator.captions import JOINERS, MARKS, Descriptions, spell_out
 from caption_generator.common.console import native_stderr_silenced
 from caption_generator.common.errors import CaptionError
-from caption_generator.inference.imagenet_words import things
+from caption_generator.objects import hallucinated, named_objects, nouns, synonyms
 
 Tokenized = dict[str, list[str]]
 # Words that tell nothing of the photo: neither naming one nor leaving it out is a mistake.
@@ -35,11 +35,6 @@ _FUNCTION = (
     "its their that this there it he she they who which be being has have some other another"
 )
 FUNCTION_WORDS = frozenset(_FUNCTION.split())
-_PEOPLE = (
-    "man men woman women boy boys girl girls child children kid kids people person baby toddler lady crowd couple "
-    "player players rider skateboarder surfer snowboarder skier biker cyclist climber swimmer"
-)
-PEOPLE = frozenset(_PEOPLE.split())
 LETTER = rf"[\w{MARKS}{JOINERS}]"
 # At the end of each image's captions, with its number: what comes back there tells whether a line was lost or added,
 # and the umlaut whether Java took the text for another encoding.
@@ -68,7 +63,7 @@ class Scores:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=1)
+@cache
 def has_java() -> bool:
     """Whether METEOR and the Penn Treebank tokenizer can run."""
     if shutil.which("java") is None:
@@ -192,16 +187,32 @@ def names_a_thing(candidate: str, references: Sequence[str], people: int = 2) ->
 
     Where there are fewer references, all must name it.
     """
-    nouns = _nouns()
-    said = [nouns.intersection(reference.split()) for reference in references]
-    counts = Counter(word for words in said for word in words)
-    return any(counts[word] >= min(people, len(references)) for word in nouns.intersection(candidate.split()))
+    counts = Counter(word for reference in references for word in nouns().intersection(reference.split()))
+    return any(counts[word] >= min(people, len(references)) for word in nouns().intersection(candidate.split()))
 
 
-@lru_cache(maxsize=1)
-def _nouns() -> frozenset[str]:
-    """The words for people, animals and things."""
-    return PEOPLE.union(*(thing.words for thing in things()))
+def chair(candidates: Mapping[str, str], references: Descriptions) -> dict[str, float]:
+    """How often captions name what is not there, in per cent; lower is better.
+
+    This is CHAIR (Rohrbach et al. 2018, "Object Hallucination in Image Captioning"), with people's captions alone to
+    tell what is there, and with the words of `objects`.
+
+    Args:
+        candidates: image name to clean caption.
+        references: image name to clean captions.
+
+    Returns:
+        CHAIRi, the share of hallucinated objects among all that are mentioned, and CHAIRs, the share of captions with
+        at least one.
+    """
+    mentioned = wrong = captions = 0
+    for name, caption in candidates.items():
+        words = set(caption.split())
+        found = hallucinated(words, named_objects(references[name]))
+        mentioned += len(words & synonyms().keys())
+        wrong += len(found)
+        captions += bool(found)
+    return {"CHAIRi": 100 * wrong / max(1, mentioned), "CHAIRs": 100 * captions / max(1, len(candidates))}
 
 
 def area_under_curve(scores: Sequence[float], right: Sequence[bool]) -> float:

@@ -323,3 +323,11 @@ def test_the_area_under_the_curve_is_how_often_a_right_caption_has_the_higher_sc
     assert evaluate.area_under_curve([0.2, 0.4, 0.6, 0.8], [False, True, False, True]) == 0.75
     with pytest.raises(CaptionError, match="right and wrong"):
         evaluate.area_under_curve([0.5, 0.6], [True, True])
+
+
+def test_chair_counts_objects_that_nobody_names():
+    references = {"a": ["a woman walks her puppy", "a lady with a dog"], "b": ["a red bus"], "c": ["two cats"]}
+    found = {"a": "a man with a dog and a frisbee", "b": "a bus on a street", "c": "a kitten"}
+    # man, dog, frisbee; bus, street; kitten. A person may be called by another word, and so may a cat.
+    assert evaluate.chair(found, references) == pytest.approx({"CHAIRi": 100 * 2 / 6, "CHAIRs": 100 * 2 / 3})
+    assert evaluate.chair({}, references) == {"CHAIRi": 0, "CHAIRs": 0}

@@ -16,8 +16,8 @@ common.pickles common.hdf5 caption_files images download
 torch_file
 
 captions tokenizer inference.imagenet_words
-word_vectors evaluate search inference.out_of_distribution
-inference.word_ranking inference.constrained_search
+word_vectors objects search inference.out_of_distribution
+evaluate inference.word_ranking inference.constrained_search
 inference.imagenet_classifier
 inference.exported
 
@@ -51,7 +51,7 @@ cluster.job
 # Work on text, pictures and captions starts at once. TensorFlow takes seconds to load.
 WITHOUT_TENSORFLOW = """
 common.console common.errors common.files common.pickles common.pictures
-workspace captions caption_files images torch_file tokenizer word_vectors search evaluate captioner plots
+workspace captions caption_files images torch_file tokenizer word_vectors search objects evaluate captioner plots
 inference.engine inference.out_of_distribution inference.word_ranking inference.imagenet_classifier
 legacy.pickles legacy.__main__
 """

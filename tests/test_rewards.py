@@ -92,6 +92,18 @@ def test_the_reward_is_cider_and_a_share_of_bleu(share):
     assert reward(0, words) == pytest.approx(cider + share * bleu, rel=1e-12)
 
 
+def test_each_object_that_no_reference_names_costs_something():
+    plain, strict = Reward(REFERENCES), Reward(REFERENCES, hallucination=0.5)
+    for caption, invented in [
+        ("a brown dog runs over the grass", 0),
+        ("a puppy runs", 0),  # a dog by another name
+        ("a dog runs with a frisbee and a frisbee", 1),
+        ("a man throws a frisbee", 2),
+    ]:
+        words = [*caption.split(), END]
+        assert strict(0, words) == pytest.approx(plain(0, words) - 0.5 * invented)
+
+
 @pytest.mark.parametrize("bleu", [0.0, 1.0])
 def test_the_end_of_a_caption_is_worth_something(bleu):
     reward = Reward(REFERENCES, bleu)

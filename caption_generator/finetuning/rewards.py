@@ -7,6 +7,7 @@ from math import exp, log
 import numpy as np
 
 from caption_generator.captions import Descriptions
+from caption_generator.objects import hallucinated, named_objects
 from caption_generator.tokenizer import END, SPECIAL_TOKENS
 
 Ngram = tuple[str, ...]
@@ -16,20 +17,21 @@ ALPHA = 0.85  # the share of recall in METEOR's F-score
 
 
 class Reward:
-    """CIDEr-D of a caption against its image's references (Vedantam et al. 2015), with shares of BLEU-4 and of recall.
+    """CIDEr-D of a caption against its image's references (Vedantam et al. 2015), with shares of other measures.
 
     The words that tell images apart weigh most: document frequencies come from all references. The end of a caption
     counts as a word, or captions learn to stop in the middle of a phrase to save what comes after.
     """
 
-    def __init__(self, references: Descriptions, bleu: float = 1.0, recall: float = 0.0):
+    def __init__(self, references: Descriptions, bleu: float = 1.0, recall: float = 0.0, hallucination: float = 0.0):
         """
         Args:
             references: image name to clean captions.
             bleu: weight of BLEU-4, 0 to 1, beside CIDEr-D, 0 to 10.
             recall: weight of `best_recall`, 0 to 1, which keeps captions from becoming brief.
+            hallucination: what each object costs that the caption names and no reference does.
         """
-        self.bleu, self.recall = bleu, recall
+        self.bleu, self.recall, self.hallucination = bleu, recall, hallucination
         end = SPECIAL_TOKENS[END]
         counts = [[ngrams([*caption.split(), end]) for caption in group] for group in references.values()]
         self.log_images = log(len(counts))
@@ -38,6 +40,7 @@ class Reward:
         self.most = [_most(group) for group in counts]
         self.unigrams = [[_unigrams(caption) for caption in group] for group in counts]
         self.lengths = [[_words(caption) for caption in group] for group in counts]
+        self.named = [named_objects(group) for group in references.values()]
 
     def __call__(self, image: int, words: Sequence[str]) -> float:
         """The reward of `words`, with the end as the last of them if it was reached, for the image of that number."""
@@ -45,7 +48,11 @@ class Reward:
         reward = self.cider_d(image, candidate)
         if self.bleu:
             reward += self.bleu * self.bleu_4(image, candidate)
-        return reward + self.recall * self.best_recall(image, candidate) if self.recall else reward
+        if self.recall:
+            reward += self.recall * self.best_recall(image, candidate)
+        if self.hallucination:
+            reward -= self.hallucination * len(hallucinated(words, self.named[image]))
+        return reward
 
     def cider_d(self, image: int, candidate: Counter[Ngram]) -> float:
         """CIDEr-D, 0 to 10, as `pycocoevalcap` computes it."""

@@ -68,6 +68,7 @@ class SelfCriticalSettings:
             to be brief.
         bleu: weight of BLEU-4 in the reward; see `Reward`.
         recall: likewise of recall.
+        hallucination: what each hallucinated object costs in the reward.
         max_length: words of a sample, its end included.
         dropout: the fraction of an image's features that is hidden from its samples and from learning.
         freeze_encoder: train the decoder alone.
@@ -82,6 +83,7 @@ class SelfCriticalSettings:
     temperature: float = 0.7
     bleu: float = 1.0
     recall: float = 0.0
+    hallucination: float = 0.0
     max_length: int = 20
     dropout: float = 0.4
     freeze_encoder: bool = True
@@ -206,7 +208,7 @@ def train_self_critical(
     train_grids = Grids(early, images, list(data.train), folder.parent / "grids", settings.views)
     dev_grids = Grids(early, images, list(data.dev), folder.parent / "grids")
     freeze(late, settings.freeze_encoder)
-    reward = Reward(data.train, settings.bleu, settings.recall)
+    reward = Reward(data.train, settings.bleu, settings.recall, settings.hallucination)
     model = SelfCritical(late, checkpoint.decoder, checkpoint.tokenizer, reward, settings)
     optimizer = keras.optimizers.Adam(settings.learning_rate, global_clipnorm=5.0)
     model.compile(optimizer=optimizer, jit_compile=False)

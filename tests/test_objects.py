@@ -1,0 +1,18 @@
+"""Tests of caption_generator.objects."""
+
+from caption_generator.objects import hallucinated, named_objects, nouns, synonyms
+
+
+def test_words_for_the_same_stand_together():
+    assert {"dog", "puppies"} <= synonyms()["puppy"]
+    assert "grass" in synonyms()["lawns"]
+    assert "cat" not in synonyms()["dog"]
+    assert "street" in synonyms() and "street" not in nouns()
+    assert not {"a", "red", "running", "two"} & synonyms().keys()
+
+
+def test_named_objects_are_the_words_with_their_synonyms():
+    named = named_objects(["a woman walks her puppy", "a lady with a dog"])
+    assert named >= {"woman", "man", "dogs", "walks"}
+    words = ["a", "man", "with", "a", "dog", "and", "a", "frisbee", "and", "a", "frisbee"]
+    assert hallucinated(words, named) == ["frisbee"]
