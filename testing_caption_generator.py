@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from caption_generator.captioner import Captioner, vocabulary_note
-from caption_generator.common.console import json_line, let_stdout_take_any_text, positive, printable, progress
-from caption_generator.common.errors import CaptionError
+from caption_generator.common.console import json_line, let_stdout_take_any_text, positive, progress
+from caption_generator.common.errors import CaptionError, printable
 from caption_generator.images import find_pictures
 from caption_generator.search import BEAM
 from caption_generator.workspace import BUNDLED_MODEL

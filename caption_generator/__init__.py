@@ -42,7 +42,7 @@ import os
 
 __version__ = "0.1.0"
 
-# TensorFlow has two sets of kernels for CPUs, and by itself takes oneDNN's on the newest only. On older ones, too, they
-# convolve in half the time, and they reuse memory, where a step of training else spends a third on page faults.
+# By itself, TensorFlow uses oneDNN only on new CPUs. On older ones, too, convolutions take half the time with it. It
+# also reuses memory; without it, a step of training spends a third of its time on page faults.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever keras.json says; see common/keras_settings.py

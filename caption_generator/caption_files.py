@@ -67,10 +67,10 @@ class RawCaptions:
 def read_captions(path: str | Path, on_disk: Iterable[str] = ()) -> RawCaptions:
     """Read a file of captions, whatever its form.
 
-    Understood are `Flickr8k.token.txt` (`name#n<TAB>caption`), tables with a header (Kaggle's `captions.txt`,
+    It understands `Flickr8k.token.txt` (`name#n<TAB>caption`), tables with a header (Kaggle's `captions.txt`,
     Flickr30k's `results.csv`; separators `,` `;` `|` and tab; further columns are left out), tables without one whose
     first column holds image names, and JSON (COCO's, Karpathy's, lists of objects, names to captions). Byte-order
-    marks, Windows line ends and blank lines are taken in stride. Captions come out as `tidy` leaves them.
+    marks, Windows line ends and blank lines do no harm. Captions come out as `tidy` leaves them.
 
     Args:
         path: the file.
@@ -342,14 +342,26 @@ def _table_row(cells: list[str], table: _Table) -> tuple[str, str]:
     return f"{name}#{digits}" if name and digits.isdigit() else name, cells[table.caption]
 
 
+def _load_json(text: str) -> Any:
+    """One JSON value, or the objects of a file that has one on each line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as whole:
+        objects = []
+        for number, line in enumerate(text.split("\n"), 1):
+            try:
+                objects += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                error.lineno = number
+                raise (error if objects else whole) from None
+        if not all(isinstance(entry, dict) for entry in objects):
+            raise
+        return objects
+
+
 def _json_rows(path: Path, text: str) -> tuple[list[Row], str]:
     try:
-        try:
-            loaded = json.loads(text)
-        except json.JSONDecodeError:
-            loaded = [json.loads(line) for line in text.split("\n") if line.strip()]  # an object a line
-            if not all(isinstance(entry, dict) for entry in loaded):
-                raise
+        loaded = _load_json(text)
     except json.JSONDecodeError as error:
         raise CaptionError(
             f"{path} is not whole JSON (line {error.lineno}, column {error.colno}: {error.msg}): get it again."

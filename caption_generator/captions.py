@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 from caption_generator.caption_files import (
@@ -224,7 +225,8 @@ def load_splits(workspace: Workspace, names: Iterable[str], seed: int = 0) -> di
         Split name to image names, in the order of the file. `DiskCheck.in_no_split` has those that are in none.
 
     Raises:
-        CaptionError: there are no images, or they match neither the text nor the split files.
+        CaptionError: there are no images, they match neither the text nor the split files, or an image is in two
+            splits.
     """
     usable = _on_disk(list(dict.fromkeys(names)), workspace)
     files = {split: workspace.texts / file for split, file in SPLIT_FILES.items()}
@@ -242,11 +244,18 @@ def load_splits(workspace: Workspace, names: Iterable[str], seed: int = 0) -> di
             f"{listed[0]}, an image is {next(iter(usable))}; correct {SPLIT_FILES['train']} and its like, or remove "
             "them, and the images are divided at random."
         )
-    return {
+    divided = {
         split: list(dict.fromkeys(matched[name] for name in splits[split] if name in matched))
         for split in SPLIT_FILES
         if split in splits
     }
+    for one, other in combinations(divided, 2):
+        if both := set(divided[one]).intersection(divided[other]):
+            raise CaptionError(
+                f"{len(both):,} images are in {SPLIT_FILES[one]} and in {SPLIT_FILES[other]}, such as {min(both)}: "
+                "remove them from one of the two, or scores tell nothing."
+            )
+    return divided
 
 
 def _read_names(path: Path) -> list[str]:

@@ -22,7 +22,8 @@ from keras.src.legacy.saving.legacy_h5_format import save_model_to_hdf5
 
 from caption_generator.common.errors import CaptionError, first_line
 from caption_generator.common.files import replacing
-from caption_generator.common.hdf5 import finite, finite_number, open_plain
+from caption_generator.common.hdf5 import open_plain
+from caption_generator.common.numbers import finite, finite_number
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder, cell_row, decoder_row
 from caption_generator.encoders import BUNDLED, Encoder, EncoderIdentity, build_encoder, check_encoder, with_pooling
 from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier

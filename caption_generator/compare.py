@@ -244,11 +244,19 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
 
 
+def seed(text: str) -> int:
+    """A whole number from 0 to 2^32 - 1, as NumPy wants it, for `add_argument(type=seed)`."""
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 to {2**32 - 1}")
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoders", nargs="+", default=["mobilenetv2", "mobilenet"], choices=[*ENCODERS, BUNDLED])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--seeds", nargs="+", type=seed, default=SEEDS)
     options = parser.parse_args()
     try:
         workspace = find_workspace()

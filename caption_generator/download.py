@@ -16,8 +16,8 @@ IMAGES_ZIP, TEXT_ZIP = "Flickr8k_Dataset.zip", "Flickr8k_text.zip"
 def download_flickr8k(workspace: Workspace, release: str = RELEASE) -> None:
     """Fetch Flickr8k into the workspace, showing a progress bar; what is there already is not fetched again.
 
-    The archives stay in Keras' cache until both are unpacked, so that a broken run goes on where it stopped when it is
-    run again.
+    An archive stays in Keras' cache until it is unpacked. Run it again after an interruption: an archive that is whole
+    is not fetched again.
 
     Args:
         release: the address that the two archives lie under, with its last slash.

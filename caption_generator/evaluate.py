@@ -142,10 +142,10 @@ def word_rates(captions: Iterable[str]) -> dict[str, float]:
     return {word: 100 * count / len(said) for word, count in Counter(w for s in said for w in s).most_common()}
 
 
-def scores_by_length(candidates: Mapping[str, str], scores: Scores, measure: str = "CIDEr") -> dict[int, np.ndarray]:
-    """The scores of the images whose captions have a certain number of words, by that number."""
+def scores_by_length(candidates: Mapping[str, str], scores: Scores) -> dict[int, np.ndarray]:
+    """CIDEr by caption length: the number of words to the scores of the images whose captions have that many."""
     lengths = np.array([len(candidates[name].split()) for name in scores.images])
-    return {int(length): scores.by_image[measure][lengths == length] for length in np.unique(lengths)}
+    return {int(length): scores.by_image["CIDEr"][lengths == length] for length in np.unique(lengths)}
 
 
 @dataclass(frozen=True)
@@ -182,13 +182,13 @@ def find_mistakes(candidate: str, references: Sequence[str]) -> Mistakes:
     )
 
 
-def names_a_thing(candidate: str, references: Sequence[str], people: int = 2) -> bool:
-    """Whether a clean caption names a person, an animal or a thing that so many of its clean references name too.
+def names_a_thing(candidate: str, references: Sequence[str]) -> bool:
+    """Whether a clean caption names a person, an animal or a thing that two of its clean references name too.
 
-    Where there are fewer references, all must name it.
+    Where there is one reference, it must name it.
     """
     counts = Counter(word for reference in references for word in nouns().intersection(reference.split()))
-    return any(counts[word] >= min(people, len(references)) for word in nouns().intersection(candidate.split()))
+    return any(counts[word] >= min(2, len(references)) for word in nouns().intersection(candidate.split()))
 
 
 def chair(candidates: Mapping[str, str], references: Descriptions) -> dict[str, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from caption_generator.common.console import progress
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import appending, only_run
-from caption_generator.common.hdf5 import finite
+from caption_generator.common.numbers import finite
 from caption_generator.common.pickles import load_pickles, save_pickle
 from caption_generator.encoders import Encoder, EncoderIdentity
 from caption_generator.images import load_batches

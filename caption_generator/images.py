@@ -63,17 +63,13 @@ def find_pictures(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     errors: list[str] = []
     for argument in arguments:
-        path = Path(argument)
-        try:
-            if path.is_dir():
-                inside = _search(path, errors)
-            elif glob.has_magic(argument) and not os.path.lexists(path):
-                matches = sorted(map(Path, glob.glob(argument, recursive=True)))
-                inside = [p for match in matches for p in (_search(match, errors) if match.is_dir() else [match])]
-            else:
-                inside = [path]
-        except OSError:  # it may not be looked at, or its name is too long: `open_rgb` says so
-            inside = [path]
+        if not argument:
+            errors.append("a name is empty: name a picture, a folder or a pattern.")
+            continue
+        matches = [Path(argument)]
+        if glob.has_magic(argument) and not os.path.lexists(argument):
+            matches = sorted(map(Path, glob.glob(argument, recursive=True)))
+        inside = [path for match in matches for path in _inside(match, errors)]
         if not inside:
             errors.append(f"{argument} holds no pictures: check the name.")
         found += inside
@@ -85,6 +81,13 @@ def find_photos(folders: str | Path | Sequence[str | Path], names: Iterable[str]
     folders = [folders] if isinstance(folders, str | Path) else folders
     *first, last = map(Path, folders)
     return [next((folder / name for folder in first if (folder / name).is_file()), last / name) for name in names]
+
+
+def _inside(path: Path, errors: list[str]) -> list[Path]:
+    try:
+        return _search(path, errors) if path.is_dir() else [path]
+    except OSError:  # it may not be looked at, or its name is too long: `open_rgb` says so
+        return [path]
 
 
 def _search(folder: Path, errors: list[str]) -> list[Path]:

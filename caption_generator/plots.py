@@ -149,13 +149,13 @@ def losses(history: Sequence[Mapping[str, float]]) -> Figure:
     return _tidy(figure)
 
 
-def stages(histories: Mapping[str, Sequence[Mapping[str, float]]], measure: str = "val_cider") -> Figure:
+def stages(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """How the dev score grew from stage to stage of the training."""
     figure, axis = plt.subplots(figsize=(8, 3.6))
     first = 1
     for stage, history in histories.items():
         epochs = np.arange(first, first + len(history))
-        axis.plot(epochs, [row[measure] for row in history], "o-", label=stage)
+        axis.plot(epochs, [row["val_cider"] for row in history], "o-", label=stage)
         first += len(history)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="epoch, over all stages", ylabel="CIDEr of the dev images, greedy")
@@ -163,8 +163,9 @@ def stages(histories: Mapping[str, Sequence[Mapping[str, float]]], measure: str 
     return _tidy(figure)
 
 
-def score_distribution(scores: Scores, measures: Sequence[str] = ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr")) -> Figure:
+def score_distribution(scores: Scores) -> Figure:
     """How the scores of the single images are spread around their median."""
+    measures = ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr")
     figure, axes = plt.subplots(1, len(measures), figsize=(3.4 * len(measures), 3))
     for axis, measure in zip(axes, measures, strict=True):
         axis.hist(scores.by_image[measure], bins=20, color=BLUE)
@@ -175,8 +176,8 @@ def score_distribution(scores: Scores, measures: Sequence[str] = ("BLEU-1", "BLE
     return _tidy(figure)
 
 
-def length_scores(by_length: Mapping[int, np.ndarray], measure: str = "CIDEr") -> Figure:
-    """The mean score of captions of each length, with how many there are."""
+def length_scores(by_length: Mapping[int, np.ndarray]) -> Figure:
+    """The mean CIDEr of captions of each length, with how many there are."""
     figure, axis = plt.subplots(figsize=(8, 3.4))
     means = [values.mean() for values in by_length.values()]
     axis.bar(list(by_length), means, color=BLUE)
@@ -184,7 +185,7 @@ def length_scores(by_length: Mapping[int, np.ndarray], measure: str = "CIDEr") -
         axis.text(length, mean, str(len(values)), ha="center", va="bottom", color=GREY)
     axis.margins(y=0.12)  # room for the numbers
     axis.set_xticks(list(by_length))
-    axis.set(xlabel="words in the caption (number above: captions of that length)", ylabel=f"mean {measure}")
+    axis.set(xlabel="words in the caption (number above: captions of that length)", ylabel="mean CIDEr")
     return _tidy(figure)
 
 

@@ -189,16 +189,14 @@ class BeamSearch:
         return [sorted(group, key=lambda caption: -caption.log_prob) for group in groups]
 
 
-def caption_features(
-    search: BeamSearch, features: np.ndarray, batch_size: int = 64, label: str = "Captions"
-) -> list[Caption]:
+def caption_features(search: BeamSearch, features: np.ndarray, batch_size: int = 64) -> list[Caption]:
     """The best caption of each image, with a progress bar.
 
     Args:
         features: as for `BeamSearch`.
     """
     captions = []
-    with progress(total=len(features), unit="image", desc=label) as bar:
+    with progress(total=len(features), unit="image", desc="Captions") as bar:
         for start in range(0, len(features), batch_size):
             found = search(features[start : start + batch_size])
             captions += [best for best, *_ in found]

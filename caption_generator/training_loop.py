@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from caption_generator.checkpoint import Checkpoint, read_about, save_checkpoint
 from caption_generator.common.console import progress
-from caption_generator.common.errors import CaptionError
+from caption_generator.common.errors import CaptionError, first_line
 from caption_generator.common.files import digest, only_run, replacing
 
 History = list[dict[str, float]]
@@ -114,15 +114,21 @@ def read_history(path: str | Path) -> History:
     """
     path = Path(path)
     if not path.is_file():
-        raise CaptionError(f"{path} does not exist: train a model with notebook 4 first.")
+        raise CaptionError(
+            f"{path} does not exist: train a model with notebook 4 first; if you have, remove {path.parent / 'resume'} "
+            "and train again."
+        )
     try:
         with open(path, newline="") as file:
             return [
                 {name: float(value) for name, value in row.items()} | {"epoch": int(row["epoch"])}
                 for row in csv.DictReader(file)
             ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CaptionError(f"{path} is not a log of this project ({error}): remove it and train again.") from error
+    except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
+        raise CaptionError(
+            f"{path} is not a log of this project ({first_line(error)}): remove it and {path.parent / 'resume'}, and "
+            "train again."
+        ) from error
 
 
 class ResumeFile(keras.callbacks.Callback):

@@ -1,7 +1,7 @@
 """Step 4b: pretrained word vectors for the decoder's embedding, so that words are known before a caption is read.
 
-Read is the text format of GloVe (Pennington, Socher and Manning 2014, "GloVe: Global Vectors for Word
-Representation"): `word v1 v2 ... vn` a line.
+This reads the text format of GloVe (Pennington, Socher and Manning 2014, "GloVe: Global Vectors for Word
+Representation"): `word v1 v2 ... vn` on each line.
 """
 
 import zipfile
@@ -116,7 +116,7 @@ def load_word_vectors(path: str | Path, tokenizer: Tokenizer, size: int | None =
 
 
 def nearest_words(vectors: WordVectors, tokenizer: Tokenizer, word: str, count: int = 4) -> list[str]:
-    """The words that the file has whose vectors point most nearly where that of `word` does, the nearest first."""
+    """The words most similar to `word` by cosine, the nearest first. Only words in the file count."""
     known = [number for number, other in enumerate(tokenizer.words) if other in vectors.found]
     rows = vectors.matrix[known] / np.linalg.norm(vectors.matrix[known], axis=1, keepdims=True)
     words = [tokenizer.words[number] for number in known]

@@ -196,6 +196,11 @@ def test_coco_without_its_list_of_images_has_the_names_that_coco_gives(tmp_path)
     ("text", "message"),
     [
         ('{"images": [', r"captions\.txt is not whole JSON \(line 1, column 13"),
+        ('{\n "a.jpg": [\n  "a dog",\n', r"captions\.txt is not whole JSON \(line 4, column 1"),
+        (
+            '{"image": "a.jpg", "caption": "a dog"}\n\n{"image": "b',
+            r"captions\.txt is not whole JSON \(line 3, column 11",
+        ),
         ("[" * 200_000, "JSON"),
         ('{"a.jpg": ' + "[" * 200_000 + "]" * 200_000 + "}", "JSON that nobody's captions are in"),
         ('{"a.jpg": ' + "9" * 5000 + "}", "JSON that nobody's captions are in|holds no captions"),
@@ -557,6 +562,14 @@ def test_split_files_of_another_dataset_are_one_sentence(workspace):
         CaptionError, match=r"name none of the 12 images.*1000268201_693b08cb0e\.jpg.*00_red\.jpg.*remove"
     ):
         load_splits(workspace, names_of(workspace))
+
+
+def test_an_image_in_two_splits_is_one_sentence(workspace):
+    names = names_of(workspace)
+    (workspace.texts / SPLIT_FILES["train"]).write_text("".join(f"{name}\n" for name in names[:8]))
+    (workspace.texts / SPLIT_FILES["test"]).write_text("".join(f"{name}\n" for name in names[7:]))
+    with pytest.raises(CaptionError, match=rf"^1 images are in .*trainImages.*testImages.*such as {names[7]}"):
+        load_splits(workspace, names)
 
 
 def test_descriptions_are_read_as_they_were_written_and_in_no_other_form(tmp_path):

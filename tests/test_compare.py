@@ -100,6 +100,13 @@ def test_the_command_prints_the_table_and_keeps_it(small, monkeypatch, capsys):
     assert [line.split(" | ")[1] for line in lines[2:]] == ["merge", "gru"]  # as the systems stand
 
 
+def test_a_seed_that_numpy_does_not_take_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["compare", "--seeds", "-1"])
+    with pytest.raises(SystemExit, match="2"):
+        compare.main()
+    assert "-1 is not 0 to 4294967295" in capsys.readouterr().err
+
+
 def test_without_word_vectors_the_command_says_what_to_do(small, monkeypatch, capsys):
     next(small.texts.glob("glove*")).unlink()
     monkeypatch.setattr(compare, "find_workspace", lambda: small)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from caption_generator.common.console import native_stderr_silenced, printable
+from caption_generator.common.console import native_stderr_silenced
+from caption_generator.common.errors import printable
 from caption_generator.workspace import ROOT
 
 

@@ -119,6 +119,7 @@ def test_the_search_is_for_words_of_the_vocabulary(name, words):
         ("a tiger sleeps", "lion", "tiger", "a lion sleeps"),
         ("a tiger sleeps", "otter", "tiger", "an otter sleeps"),
         ("an eagle flies", "kite", "eagle", "a kite flies"),
+        ("an eagle flies", "unicycle", "eagle", "a unicycle flies"),
         ("a eagle flies", "eagle", "eagle", "an eagle flies"),  # as a decoder writes that never read it
         ("the sandwich is big", "hot dog", "sandwich", "the hot dog is big"),
         ("two tigers sleep", "lion", "tiger", "two tigers sleep"),

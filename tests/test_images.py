@@ -614,6 +614,30 @@ def test_a_folder_that_may_not_be_looked_into_is_one_sentence(tmp_path, monkeypa
     assert f"cannot look into {tmp_path}/sub (Permission denied)" in error
 
 
+def test_a_match_of_a_glob_that_may_not_be_looked_at_costs_only_itself(tmp_path, monkeypatch):
+    for name in ("locked/a.jpg", "open/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    is_dir = Path.is_dir
+
+    def refuse(path):
+        if path.parent.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    found, errors = find_pictures([f"{tmp_path}/*/*.jpg"])
+    assert (found, errors) == ([tmp_path / "locked/a.jpg", tmp_path / "open/b.jpg"], [])
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.jpg").touch()
+    found, [error] = find_pictures([""])
+    assert found == []
+    assert "a name is empty" in error
+
+
 def test_a_name_with_brackets_is_a_name_where_there_is_such_a_file(tmp_path):
     for name in ("dog[1].jpg", "dog1.jpg", "what?.jpg"):
         (tmp_path / name).touch()

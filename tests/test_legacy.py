@@ -932,7 +932,9 @@ def test_the_command_builds_the_encoder_once_and_not_for_a_tokenizer(old_project
     assert built == [("xception", str(weights))]
 
 
-@pytest.mark.parametrize(("arguments", "longest"), [((), 32), (("--max-length", 20), 20)])
+@pytest.mark.parametrize(
+    ("arguments", "longest"), [((), 32), (("--max-length", 20), 20), (("--max-length", 2000), 1000)]
+)
 def test_a_tokenizer_alone_has_the_length_that_the_user_says(old_project, tmp_path, monkeypatch, arguments, longest):
     assert run(monkeypatch, "--tokenizer", old_project / "tokenizer.p", "--out", tmp_path, *arguments) == 0
     assert Tokenizer.load(tmp_path / "tokenizer.p").max_length == longest

@@ -137,11 +137,14 @@ def test_names_outside_the_code_page_cost_no_caption(model, tmp_path, encoding):
     assert [json.loads(line)["image"] for line in printed.decode("utf-8").splitlines()] == names
 
 
-def test_a_missing_model_is_one_sentence(workspace):
-    done = run("-i", workspace.images, "--model", "missing.h5")
+@pytest.mark.parametrize(
+    ("model", "sentence"), [("missing.h5", "missing.h5 does not exist"), (".", ". is a folder, not a model")]
+)
+def test_a_missing_model_is_one_sentence(workspace, model, sentence):
+    done = run("-i", workspace.images, "--model", model)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
-    assert "missing.h5 does not exist" in done.stderr
+    assert sentence in done.stderr
 
 
 def test_a_reader_that_has_seen_enough_hears_no_complaint(model, workspace):

@@ -324,7 +324,7 @@ def test_every_setting_makes_another_run(decoder):
 
 
 def test_a_missing_log_is_named(tmp_path):
-    with pytest.raises(CaptionError, match=r"history\.csv does not exist.*notebook 4"):
+    with pytest.raises(CaptionError, match=r"history\.csv does not exist.*notebook 4.*remove .*resume"):
         read_history(tmp_path / "history.csv")
 
 

@@ -30,11 +30,6 @@ def positive(text: str) -> int:
     return number
 
 
-def printable(text: str) -> str:
-    """On one line, with an escape for what would move a terminal's cursor or is no text, as file names can hold."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def json_line(value: Any) -> str:
     """JSON on one line that stdout can take: UTF-8 as it is, and an escape for what is not printable or not text."""
     line = json.dumps(value, ensure_ascii=False)

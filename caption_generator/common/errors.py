@@ -35,5 +35,5 @@ def first_line(error: Exception) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without what would steer a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    """One line of text. Characters that would move a terminal's cursor, or are no text, are escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,7 +1,7 @@
 """HDF5 files from anywhere, opened so that reading one costs no more than its size and reaches nothing else.
 
-HDF5 lets a file name arrays in other files and devices, compress them, leave them out, or compute them. None of that is
-in a file that Keras or this project wrote, so all of it is refused before an array is read.
+An HDF5 file can refer to arrays in other files and devices. Its arrays can be compressed, missing or computed. Files of
+Keras and of this project have none of that, so all of it is refused before an array is read.
 """
 
 import math
@@ -11,7 +11,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -148,27 +147,3 @@ def _check_attributes(item: h5py.Group | h5py.Dataset, size: int, longest: int) 
 def _check_type(name: str, dtype: np.dtype) -> None:
     if dtype.kind not in "biufS" and h5py.check_string_dtype(dtype) is None:
         raise ValueError(f"{name!r} holds neither numbers nor text")
-
-
-def finite_number(name: str, value: Any) -> float:
-    """A number.
-
-    Raises:
-        ValueError: it is not finite, or not a number at all.
-    """
-    if not math.isfinite(number := float(value)):
-        raise ValueError(f"{name} is {number}")
-    return number
-
-
-def finite(name: str, values: Any) -> np.ndarray:
-    """An array in float32.
-
-    Raises:
-        ValueError: a number is not finite, or what was there are not numbers.
-    """
-    with np.errstate(over="ignore"):
-        values = np.asarray(values, np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds numbers that are not finite")
-    return values

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from caption_generator.common.errors import CaptionError, first_line
+from caption_generator.common.errors import CaptionError, first_line, printable
 from caption_generator.common.files import open_regular, replacing
 
 MAX_BYTES = 8 << 30  # of a file: grids of the features of Flickr30k fit
@@ -74,7 +74,7 @@ class _DType(StandIn):
 
 
 class _Reader:
-    """A file that is never asked for more bytes than it has, for whoever asks reserves the memory first."""
+    """Reads a file and never asks for more bytes than it has, because memory is reserved before it is read."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.readline = file, file.readline
@@ -340,7 +340,7 @@ def _leaf_weight(value: Any) -> int:
 def _shown(name: Any) -> str:
     """A name out of a pickle, fit for one line of a terminal."""
     text = name if isinstance(name, str) else type(name).__name__
-    return "".join(char if char.isprintable() else "?" for char in text[:200])
+    return printable(text[:200])
 
 
 def save_pickle(path: str | Path, *values: Any) -> None:

@@ -10,9 +10,9 @@ from caption_generator.checkpoint import Checkpoint, load_checkpoint
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> Checkpoint:
-    """The first of several checkpoints with one beginning, with the mean of their weights, and a note of that.
+    """Average the weights of checkpoints that began as the same model. The rest is of the first checkpoint.
 
-    Training wanders about what it looks for, and the mean of some epochs is nearer to it (Izmailov et al. 2018,
+    Training moves around the optimum, and the mean of some epochs is nearer to it (Izmailov et al. 2018,
     "Averaging Weights Leads to Wider Optima and Better Generalization"). Runs with different seeds find different
     things, and the mean knows more than each (Wortsman et al. 2022, "Model soups").
 

@@ -38,7 +38,7 @@ def split_encoder(encoder: Encoder) -> tuple[keras.Model, LateLayers]:
     return keras.Model(encoder.model.input, early(encoder.preprocessed), name=f"until_{cut}"), LateLayers(encoder, cut)
 
 
-def freeze(network: keras.Model, frozen: bool = True) -> None:
+def freeze(network: keras.Model, frozen: bool) -> None:
     """Keep the weights of `network` as they are, or let them be trained."""
     for layer in network.layers:  # one by one: the network is new, and does not know what its layers are set to
         layer.trainable = not frozen

@@ -1,1 +1,1 @@
-"""What makes a trained model faster or better when it captions. Training does not need it."""
+"""What makes a trained model faster or better when it captions."""

@@ -84,7 +84,8 @@ def _no_checkpoint(model: str | Path, exported: Path | None) -> str:
     if Path(model).is_file():
         checkpoint = Path(model).with_suffix(".h5")
         return f"{model} was exported before {checkpoint} changed: name {checkpoint} itself, or export it again."
-    return f"{model} does not exist: train a model with notebook 4, or leave --model out to use the one that ships."
+    trouble = "is a folder, not a model" if Path(model).is_dir() else "does not exist"
+    return f"{model} {trouble}: train a model with notebook 4, or leave --model out to use the one that ships."
 
 
 def _needs(model: str | Path, exported: Path | None) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from caption_generator.common.errors import CaptionError, first_line, printable
 from caption_generator.common.files import file_digest, open_regular, replacing
+from caption_generator.common.numbers import finite, finite_number
 from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
@@ -100,9 +101,11 @@ class ExportedModel:
                 if "detector" in about:
                     arrays = {name: _array(file, f"detector_{name}") for name in DETECTOR_ARRAYS}
                     arrays["weights"] = _all_rows(arrays, about["detector"]["learned"])
-                    detector = WordDetector(**arrays, threshold=_number(about["detector"], "threshold"))
+                    detector = WordDetector(
+                        **arrays, threshold=finite_number("threshold", about["detector"]["threshold"])
+                    )
                 if "familiarity" in about:
-                    limits = (_number(about["familiarity"], name) for name in ("lowest", "usual"))
+                    limits = (finite_number(name, about["familiarity"][name]) for name in ("lowest", "usual"))
                     familiarity = Familiarity(_array(file, "familiarity_mean"), *limits)
                 if "classifier" in about:
                     classifier = ImageNetClassifier(*(_array(file, f"classifier_{name}") for name in CLASSIFIER_ARRAYS))
@@ -142,6 +145,8 @@ def find_export(model: str | Path) -> Path | None:
     Raises:
         CaptionError: the exported model is damaged.
     """
+    if not Path(model).name:  # "." and "/"
+        return None
     path = export_path(model)
     checkpoint = path.with_suffix(".h5") if Path(model) == path else Path(model)
     if not path.is_file():
@@ -216,16 +221,7 @@ def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
     if dtype.kind != "f" or math.prod(shape) * dtype.itemsize != size:  # NumPy reserves what the header says
         raise ValueError(f"{name} has not the size that it says")
     content.seek(0)
-    array = np.load(content, allow_pickle=False).astype(np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds numbers that are not finite")
-    return array
-
-
-def _number(table: Mapping[str, Any], name: str) -> float:
-    if not math.isfinite(number := float(table[name])):
-        raise ValueError(f"{name} is {number}")
-    return number
+    return finite(name, np.load(content, allow_pickle=False))
 
 
 def _size(value: Any) -> int:

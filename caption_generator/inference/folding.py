@@ -129,7 +129,7 @@ def _norms(network: keras.Model) -> dict[layers.Layer, layers.BatchNormalization
 
 
 def _pairs(network: keras.Model) -> list[tuple[layers.Layer, layers.Layer]]:
-    """Each two layers of which the second reads what the first writes, and is alone in that."""
+    """The pairs of layers (writer, reader) where the reader alone uses the writer's output."""
     readers = Counter(id(tensor) for layer in network.layers for tensor in keras.tree.flatten(layer.input))
     readers[id(network.output)] += 1
     writers = {id(layer.output): layer for layer in network.layers}

@@ -128,7 +128,8 @@ def with_name(caption: Caption, name: str, probability: float, word: str) -> Cap
     for row, (found, own) in enumerate(caption.words):
         parts = name.split() if found == word else [found]
         if found == word and words and words[-1][0] in ("a", "an"):
-            words[-1] = ("an" if name[0] in "aeiou" else "a", words[-1][1])
+            vowel = name[0] in "aeiou" and not name.startswith("uni")  # as "unicycle" sounds
+            words[-1] = ("an" if vowel else "a", words[-1][1])
         words += [(part, probability if found == word else own) for part in parts]
         rows += [row] * len(parts)
     text = " ".join(part for part, _ in words[:-1])

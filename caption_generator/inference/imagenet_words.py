@@ -1,9 +1,8 @@
-"""What people call ImageNet's thousand classes when they tell of a photo: nobody writes "tabby".
+"""What people call ImageNet's thousand classes when they describe a photo: nobody writes "tabby".
 
-A line of `imagenet_words.txt` is a thing: first the word to call it by, then other words that name it too, after "=" a
-stand-in, and after the colon the classes that are such a thing, by their numbers from 0. Regular plurals are not
-written out. A vocabulary may lack all these words; then the decoder reads the stand-in in place of the name. A
-class may be in several lines: a drake is a duck and a bird.
+Each line of `imagenet_words.txt` describes one thing: its name; other words for it; after "=" a stand-in; after the
+colon the numbers of its classes, from 0. Regular plurals are left out. A vocabulary may lack all these words. Then the
+decoder reads the stand-in in place of the name. A class may be in several lines: a drake is a duck and a bird.
 """
 
 from dataclasses import dataclass

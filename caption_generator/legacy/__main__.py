@@ -2,8 +2,8 @@
 
 The projects that this one descends from leave a pickled Keras `Tokenizer`, a `features.p` and a merge model saved whole
 as `.h5`. Here these become this project's own, so that nothing has to be extracted or trained again. Such files come
-from anyone. Pickles are therefore read with inert stand-ins for the few classes that belong in them, and of a model the
-description is read as text and the weights as arrays: nothing that a file names is ever run.
+from anyone. Pickles are therefore read with inert stand-ins for the few classes that belong in them. The description of
+a model is read as text, and its weights as arrays. Nothing that a file names is ever run.
 """
 
 import argparse

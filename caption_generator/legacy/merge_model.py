@@ -11,7 +11,8 @@ import numpy as np
 
 from caption_generator.checkpoint import Checkpoint
 from caption_generator.common.errors import CaptionError, first_line
-from caption_generator.common.hdf5 import finite, open_plain
+from caption_generator.common.hdf5 import open_plain
+from caption_generator.common.numbers import finite
 from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
 from caption_generator.encoders import EncoderIdentity
 from caption_generator.legacy.features import check_feature_size

@@ -43,7 +43,10 @@ def find(part: str) -> Callable[[float], Tally]:
 def in_process_of_its_own(part: str, minutes: float) -> tuple[Tally, float]:
     command = [sys.executable, "-m", "tests.torture", part, "--minutes", str(minutes), "--here"]
     start = time.monotonic()
-    child = subprocess.run(command, capture_output=True, check=False)
+    try:
+        child = subprocess.run(command, capture_output=True, check=False, timeout=60 * (10 * minutes + 60))
+    except subprocess.TimeoutExpired:
+        return Tally(part, 1, ["the part itself does not end"]), time.monotonic() - start
     passed = time.monotonic() - start
     last = child.stdout.decode(errors="replace").rpartition(MARK)[2]
     if child.returncode == 0 and last:

@@ -50,8 +50,8 @@ def mutations(content: bytes, clock: Clock, most: int | None = None) -> Iterable
         yield f"flipped, seed {seed}", flip(content, seed, 1 if seed % 2 else 8)
         if seed % 10 == 0:
             draw = random.Random(seed)
-            start = draw.randrange(len(content))
-            yield f"overwritten, seed {seed}", content[:start] + draw.randbytes(draw.randint(1, 40)) + content[start:]
+            start, new = draw.randrange(len(content)), draw.randbytes(draw.randint(1, 40))
+            yield f"overwritten, seed {seed}", content[:start] + new + content[start + len(new) :]
         seed += 1
 
 
@@ -105,7 +105,7 @@ def exports(minutes: float, most: int | None = None) -> Tally:
             Familiarity(np.ones(3, "f"), 0.25, 0.75),
         ).save(path)
         whole = ExportedModel.load(path)
-        for what, mutated in mutations(path.read_bytes(), clock, most):
+        for what, mutated in mutations(path.read_bytes(), Clock(minutes / 2), most):
             path.write_bytes(mutated)
             attempt(
                 tally,
