@@ -414,6 +414,38 @@ def test_a_heap_of_texts_of_a_wrong_size_is_refused(size, path, saved):
     refused(path, "heap of texts")
 
 
+@pytest.mark.parametrize("longest", [2**31, 2**32 - 1])
+@pytest.mark.parametrize("address", [None, 0x656E72656B])
+def test_a_text_that_is_said_to_be_longer_than_the_file_reserves_no_memory(longest, address, path, saved):
+    """HDF5 reserves the length first, and looks for the text then."""
+    with h5py.File(path) as file:
+        place = file["about"].id.get_offset()
+    changed = bytearray(saved)
+    changed[place : place + 4] = struct.pack("<I", longest)
+    if address:
+        changed[place + 4 : place + 12] = struct.pack("<Q", address)
+    path.write_bytes(changed)
+    refused(path, "longer than")
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("value", ["a text", ["one", "two", "three"]])
+def test_nor_does_such_a_text_in_an_attribute(libver, value, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w", libver=libver) as file:
+        file.create_group("group").attrs["wording"] = value
+        file["group"].attrs["other"] = "x"
+    with open_plain(tmp_path / "a.h5") as file:
+        assert np.array_equal(file["group"].attrs["wording"], value)
+    content = (tmp_path / "a.h5").read_bytes()
+    reference = struct.pack("<IQ", len(value[-1] if isinstance(value, list) else value), content.index(b"GCOL"))
+    assert content.count(reference) == 1
+    (tmp_path / "a.h5").write_bytes(content.replace(reference, struct.pack("<I", 2**31) + reference[4:]))
+    # The latest kind of file has a checksum here, which is wrong now.
+    matching = "longer than" if libver == "earliest" else "checksum"
+    with bounded(), pytest.raises((ValueError, KeyError), match=matching), open_plain(tmp_path / "a.h5"):
+        pass
+
+
 def test_a_large_attribute_is_refused_unread(path):
     with h5py.File(path, "a", libver="latest") as file:
         group = file.create_group("new")  # with attributes of any size, as older groups have none
