@@ -11,6 +11,7 @@ from caption_generator.images import load_pixels, open_rgb
 from caption_generator.search import Caption
 from webapp.heat_maps import heat_map
 from webapp.photos import Photo
+from webapp.wording import alt_text, headline, words_of
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -30,8 +31,12 @@ def captions(data: bytes, name: str) -> list[Caption]:
     return list(captioner().caption_pixels(pixels[None])[0])
 
 
-def show(name: str, data: bytes) -> None:
-    """A photo, its caption, where the model looked, and other captions."""
+def show(key: str, name: str, data: bytes) -> None:
+    """A photo, its caption, where the model looked, and other captions.
+
+    Args:
+        key: what tells its widgets from those of other photos, which may have the same name.
+    """
     try:
         best, *others = captions(data, name)
         photo = open_rgb(Photo(data, name).file())
@@ -41,12 +46,12 @@ def show(name: str, data: bytes) -> None:
     photo.thumbnail((1200, 1200))
     left, right = st.columns([3, 2])
     with right:
-        st.header(f"{best.text[:1].upper()}{best.text[1:]}", anchor=False)
-        words = [f"{word} {probability:.0%}" for word, probability in best.words[:-1]]
+        st.header(headline(best), anchor=False)
+        words = [f"{word} {probability:.0%}" for word, probability in words_of(best)]
         chosen = None
         if best.attention is not None:
-            chosen = st.pills("Where it looked", range(len(words)), format_func=words.__getitem__, key=f"words {name}")
-        st.text_input("Alt text", f"{best.text[:1].upper()}{best.text[1:]}.", key=f"text {name}")
+            chosen = st.pills("Where it looked", range(len(words)), format_func=words.__getitem__, key=f"words {key}")
+        st.text_input("Alt text", alt_text(best), key=f"text {key}")
         st.metric("Score", f"{best.score:.0%}")
         st.dataframe({"Other captions": [o.text for o in others], "Score": [f"{o.score:.0%}" for o in others]})
     with left:
@@ -64,6 +69,6 @@ if taken := st.toggle("Use the camera") and st.camera_input("Take a photo"):
     uploads = [taken, *uploads]
 example = st.selectbox("Or an example", sorted(path.name for path in EXAMPLES.glob("*.jpg")), index=None)
 for upload in uploads:
-    show(upload.name, upload.getvalue())
+    show(upload.file_id, upload.name, upload.getvalue())
 if example:
-    show(example, (EXAMPLES / example).read_bytes())
+    show(example, example, (EXAMPLES / example).read_bytes())

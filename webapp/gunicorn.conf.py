@@ -1,15 +1,25 @@
 """Settings of gunicorn: `gunicorn -c webapp/gunicorn.conf.py webapp.wsgi`."""
 
 import os
+import runpy
+import sys
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+try:
+    # Not imported: gunicorn's workers would inherit the module, and a reload would not read it again.
+    site = runpy.run_path(str(Path(__file__).with_name("settings.py")))
+except ImproperlyConfigured as error:
+    sys.exit(f"Error: {error}")
 
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
-workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 worker_class = "gthread"
 # More threads than places in the queue: those that get none answer 429 at once.
-threads = int(os.environ.get("WEBAPP_QUEUE", "32")) + 8
+threads = site["QUEUE_SIZE"] + 8
 timeout = 60
 keepalive = 5
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, gunicorn has not imported pathlib
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 control_socket_disable = True
 loglevel = "warning"
 

@@ -1,8 +1,8 @@
 """Measures the server under load: python -m webapp.load_test
 
-Clients post the example photos to the API as fast as it answers. Printed are the captions a second, how long an answer
+Clients post the example photos to the API as fast as it answers. It prints the captions a second, how long an answer
 took, the memory of the server at the beginning and at the end, and the captioner's own captions a second, in batches
-and without a server. CPU time is printed, too: where the machine has other work to do, it is what can be compared.
+and without a server. It prints CPU time, too: where the machine has other work to do, only CPU time can be compared.
 """
 
 import argparse

@@ -1,15 +1,21 @@
 """Settings, from the environment. The defaults are safe for a server behind HTTPS.
 
-WEBAPP_SECRET_KEY     signs the form's token; must be set
-WEBAPP_HOSTS          the names of the server besides localhost, with commas
-WEBAPP_HTTPS          0 for plain HTTP, on one's own machine only (default: 1)
-WEBAPP_BEHIND_PROXY   1 if a proxy sets X-Forwarded-Proto (default: 0)
-WEBAPP_MAX_MB         the largest upload in megabytes (default: 15)
+WEBAPP_SECRET_KEY      signs the form's token; must be set
+WEBAPP_HOSTS           the names of the server besides localhost, with commas
+WEBAPP_HTTPS           0 for plain HTTP, on one's own machine only (default: 1)
+WEBAPP_BEHIND_PROXY    1 if a proxy sets X-Forwarded-Proto (default: 0)
+WEBAPP_MAX_MB          the largest upload, a photo or a form of several, in megabytes (default: 15)
 WEBAPP_MAX_MEGAPIXELS  the largest photo in millions of pixels (default: 60)
-WEBAPP_QUEUE          photos that may wait at once in one process (default: 32)
-WEBAPP_BATCH          photos that are captioned together (default: 8)
-WEBAPP_STATIC_ROOT    where collectstatic puts the static files (default: webapp/staticfiles)
-WEBAPP_DEBUG          1 for debug pages, never on a server (default: 0)
+WEBAPP_QUEUE           photos that may wait at once in one process (default: 32)
+WEBAPP_BATCH           photos that are captioned together (default: 8)
+WEBAPP_STATIC_ROOT     where collectstatic puts the static files (default: webapp/staticfiles)
+WEBAPP_DEBUG           1 for debug pages, never on a server (default: 0)
+
+Gunicorn alone reads these:
+
+HOST                   the address to listen on (default: 127.0.0.1)
+PORT                   its port (default: 8000)
+WEB_CONCURRENCY        the number of processes (default: 1)
 """
 
 import os
@@ -77,7 +83,8 @@ if DEBUG:
     STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
 
 # Uploads stay in memory. The UploadLimit middleware refuses larger ones before Django reads them.
-MAX_UPLOAD_BYTES = _number("WEBAPP_MAX_MB", 15) * 1_000_000
+MAX_MEGABYTES = _number("WEBAPP_MAX_MB", 15)
+MAX_UPLOAD_BYTES = MAX_MEGABYTES * 1_000_000
 MAX_PIXELS = _number("WEBAPP_MAX_MEGAPIXELS", 60) * 1_000_000
 MAX_PHOTOS = 8  # in one form
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from caption_generator.common.errors import CaptionError
 from caption_generator.search import Caption
 from webapp.chromium import CHROMIUM, QUIET
 
@@ -96,6 +97,17 @@ def captioner(django_site, colour_captioner, monkeypatch) -> ColourCaptioner:
     monkeypatch.setattr(service, "load_captioner", lambda: colour_captioner)
     monkeypatch.setattr(service, "_service", None)
     return colour_captioner
+
+
+@pytest.fixture
+def no_model(captioner, monkeypatch) -> None:
+    """A site whose model cannot be loaded."""
+    from webapp.captioning import service
+
+    def fail():
+        raise CaptionError("models/bundled.h5 does not exist.")
+
+    monkeypatch.setattr(service, "load_captioner", fail)
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,8 @@ def heat_is_shown(page, word) -> None:
 
 def test_upload(open_page, rose, find_violations):
     page = open_page()
+    expect(page.get_by_text("15 MB each")).to_be_visible()
+    expect(page.get_by_text("15 MB together")).to_be_hidden()
     assert not find_violations(page)
     choose(page, rose)
     expect_captions(page, "A red photo.")
@@ -178,8 +180,24 @@ def test_without_a_server(open_page, rose):
     expect(page.locator(".failed .error")).to_have_text("The server cannot be reached: try again later.")
 
 
+def test_without_a_model(open_page, rose, no_model):
+    page = open_page()
+    choose(page, rose)
+    expect(page.locator("#results .error")).to_have_text("The server cannot load its model: /healthz says why.")
+    expect(page.locator("#results")).not_to_contain_text("rose.jpg")
+
+
+def test_a_proxy_that_answers_for_the_server(open_page, rose):
+    page = open_page()
+    page.route("**/", lambda route: route.fulfill(status=503, body="<h1>Unavailable</h1>", content_type="text/html"))
+    choose(page, rose)
+    expect(page.locator(".failed .error")).to_have_text("The server cannot do this now (503): try again later.")
+
+
 def test_without_javascript(open_page, rose, large):
     page = open_page(java_script_enabled=False)
+    expect(page.get_by_text("15 MB together")).to_be_visible()
+    expect(page.get_by_text("15 MB each")).to_be_hidden()
     expect(page.get_by_role("button", name="Copy")).to_have_count(0)
     choose(page, rose)
     page.get_by_role("button", name="Describe").click()

@@ -1,6 +1,9 @@
-"""One test of everything together: gunicorn, and the model that ships."""
+"""Tests of gunicorn's settings, and one of everything together, with the model that ships."""
 
 import json
+import os
+import subprocess
+import sys
 import urllib.request
 from importlib.util import find_spec
 
@@ -10,6 +13,31 @@ if missing := [name for name in ("django", "ninja", "whitenoise", "gunicorn") if
     pytest.skip(f"{missing} not installed: pip install -r requirements-web.txt", allow_module_level=True)
 
 from webapp.local_server import REPOSITORY, local_server
+
+
+def print_settings(**environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "gunicorn", "--config", "webapp/gunicorn.conf.py", "--print-config", "webapp.wsgi"]
+    environment = {**os.environ, "WEBAPP_SECRET_KEY": "key", **environment}
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+
+
+def test_threads_follow_the_queue_and_processes_their_own_variable():
+    printed = print_settings(WEBAPP_QUEUE="5", WEB_CONCURRENCY="3").stdout
+    settings = dict(map(str.strip, line.split("=", 1)) for line in printed.splitlines() if "=" in line)
+    assert (settings["threads"], settings["workers"]) == ("13", "3")
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({"WEBAPP_QUEUE": "abc"}, "WEBAPP_QUEUE must be a positive number, not 'abc'."),
+        ({"WEBAPP_SECRET_KEY": ""}, "WEBAPP_SECRET_KEY is not set: give it 50 random characters or more."),
+    ],
+)
+def test_wrong_settings_end_gunicorn_with_one_sentence(environment, complaint):
+    ended = print_settings(**environment)
+    assert ended.returncode == 1
+    assert ended.stderr == f"Error: {complaint}\n"
 
 
 def test_the_server_captions_as_the_captioner_does(monkeypatch):

@@ -49,6 +49,13 @@ def test_uploads_and_where_the_model_looked(app, picture):
     assert not app.exception
 
 
+def test_photos_of_the_same_name(app, picture):
+    app.file_uploader[0].set_value([("raccoon.jpg", picture(), "image/jpeg")] * 2)
+    app.selectbox[0].select("raccoon.jpg").run()
+    assert not app.exception
+    assert len(app.header) == 3
+
+
 def test_a_broken_file_is_named(app):
     app.file_uploader[0].set_value([("broken.jpg", b"no picture", "image/jpeg")]).run()
     assert not app.exception

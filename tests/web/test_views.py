@@ -144,16 +144,17 @@ def test_health(client, captioner):
     assert client.post("/healthz").status_code == 405
 
 
-def test_health_without_a_model(django_site, monkeypatch):
-    from caption_generator.common.errors import CaptionError
-    from webapp.captioning import service
-
-    def fail():
-        raise CaptionError("models/bundled.h5 does not exist.")
-
-    monkeypatch.setattr(service, "load_captioner", fail)
-    monkeypatch.setattr(service, "_service", None)
-    assert Client().get("/healthz").status_code == 503
+def test_without_a_model(no_model, photo):
+    health = Client().get("/healthz")
+    assert health.status_code == 503
+    assert health.json()["error"] == "models/bundled.h5 does not exist."
+    answer = Client().post(API, {"image": photo()})
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "The server cannot load its model: /healthz says why."}
+    page = Client().post("/", {"photos": [photo(), photo("leaf.jpg")]})
+    assert page.status_code == 503
+    assert page.text.count("The server cannot load its model") == 1
+    assert "rose.jpg" not in page.text
 
 
 def test_api_with_a_form(client, photo):
@@ -173,6 +174,13 @@ def test_api_with_a_form(client, photo):
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream"])
 def test_api_with_a_body(client, content_type, picture):
     response = client.post(API, picture("blue", kind="PNG"), content_type=content_type)
+    assert response.json()["caption"] == "a blue photo"
+
+
+def test_api_with_a_body_that_curl_calls_a_form(client, picture):
+    data = picture("blue") + b"&" * 2000  # more fields than Django reads
+    response = client.post(API, data, content_type="application/x-www-form-urlencoded")
+    assert response.status_code == 200
     assert response.json()["caption"] == "a blue photo"
 
 
@@ -218,6 +226,13 @@ def test_large_uploads_are_refused_before_they_are_read(client, path, photo):
     assert "more than 15 MB" in response.text
     if path == API:
         assert client.post(API, bytes(15_050_000), content_type="image/jpeg").status_code == 413
+
+
+def test_the_limit_is_that_of_a_whole_form(client, photo):
+    assert "At most 8 at once, and 15 MB together." in client.get("/").text
+    response = client.post("/", {"photos": [photo(data=bytes(6_000_000)) for _ in range(3)]})
+    assert response.status_code == 413
+    assert "send a smaller photo, or fewer at once" in response.text
 
 
 def test_uploads_stay_in_memory(client, monkeypatch, tmp_path, photo, picture):

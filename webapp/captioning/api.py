@@ -1,19 +1,19 @@
-"""The API. django-ninja writes its OpenAPI description from the types, and serves its documentation without a CDN."""
+"""The API. django-ninja describes the answers by their types, and serves the documentation without a CDN."""
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from ninja import File, NinjaAPI, Schema
-from ninja.errors import HttpError, ValidationError
-from ninja.files import UploadedFile
+from ninja import NinjaAPI, Schema
+from ninja.errors import HttpError
 from pydantic import Field
 
 from caption_generator import __version__
 from caption_generator.common.errors import CaptionError
 from caption_generator.search import Caption
 from webapp.batching import Busy
-from webapp.captioning.service import service
-from webapp.captioning.views import BUSY, RETRY_SECONDS, TOO_LARGE
+from webapp.captioning.refusals import BUSY, NO_MODEL, RETRY_SECONDS, TOO_LARGE
+from webapp.captioning.service import NoModel, service
 from webapp.photos import Photo
+from webapp.wording import words_of
 
 api = NinjaAPI(
     title="Image caption generator",
@@ -22,6 +22,8 @@ api = NinjaAPI(
     docs_url="/docs",
     urls_namespace="api",
 )
+PHOTO_SCHEMA = {"type": "string", "format": "binary"}
+FORM_SCHEMA = {"type": "object", "properties": {"image": PHOTO_SCHEMA}, "required": ["image"]}
 
 
 class WordOut(Schema):
@@ -46,16 +48,21 @@ class ErrorOut(Schema):
 @api.post(
     "/caption",
     summary="Caption a photo",
-    description="Send the photo as the field `image` of a form, or as the body itself with its own content type.",
+    description="Send the photo as the field `image` of a form, or as the body itself, whatever its content type.",
     operation_id="caption",
     response={200: ResultOut, frozenset({400, 413, 422, 429, 503}): ErrorOut},
     openapi_extra={
-        "requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
+        "requestBody": {
+            "content": {"multipart/form-data": {"schema": FORM_SCHEMA}, "image/*": {"schema": PHOTO_SCHEMA}},
+            "required": True,
+        }
     },
 )
-def caption(request: HttpRequest, image: UploadedFile = File(None, description="a photo")):  # noqa: B008
+def caption(request: HttpRequest):
     """Caption the photo of the request."""
+    # A parameter of type File would read every body that is called a form, and curl calls a photo so.
     if request.content_type == "multipart/form-data":
+        image = request.FILES.get("image")
         if image is None:
             raise HttpError(400, "The form has no photo: send it as the field image.")
         photo = Photo(image.read(), image.name)
@@ -70,9 +77,7 @@ def caption(request: HttpRequest, image: UploadedFile = File(None, description="
 
 
 def _out(found: Caption) -> CaptionOut:
-    words = [
-        WordOut(word=word, probability=round(probability, 4)) for word, probability in found.words if word != "<end>"
-    ]
+    words = [WordOut(word=word, probability=round(probability, 4)) for word, probability in words_of(found)]
     return CaptionOut(caption=found.text, score=round(found.score, 4), words=words)
 
 
@@ -88,11 +93,11 @@ def _busy(request: HttpRequest, error: Busy) -> HttpResponse:
     return response
 
 
+@api.exception_handler(NoModel)
+def _no_model(request: HttpRequest, error: NoModel) -> HttpResponse:
+    return api.create_response(request, {"error": NO_MODEL}, status=503)
+
+
 @api.exception_handler(HttpError)
 def _refused(request: HttpRequest, error: HttpError) -> HttpResponse:
     return api.create_response(request, {"error": str(error)}, status=error.status_code)
-
-
-@api.exception_handler(ValidationError)
-def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
-    return api.create_response(request, {"error": "The photo must be a file: send it as the field image."}, status=400)

@@ -6,6 +6,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
+from webapp.captioning.refusals import TOO_LARGE
+
 POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -68,7 +70,6 @@ class UploadLimit:
             # A browser shows the answer only after it has sent everything. What it sends is dropped.
             while request.read(DRAINED_CHUNK):
                 pass
-        error = f"The upload has more than {settings.MAX_UPLOAD_BYTES // 1_000_000} MB: send a smaller photo."
         if request.path.startswith("/api/"):
-            return JsonResponse({"error": error}, status=413)
-        return render(request, "error.html", {"title": "Too large", "error": error}, status=413)
+            return JsonResponse({"error": TOO_LARGE}, status=413)
+        return render(request, "error.html", {"title": "Too large", "error": TOO_LARGE}, status=413)

@@ -10,16 +10,22 @@ from django.conf import settings
 from PIL import Image
 
 from caption_generator.captioner import Captioner
+from caption_generator.common.errors import CaptionError
 from caption_generator.images import load_pixels, open_rgb
 from caption_generator.search import Caption
 from webapp.batching import Batcher
 from webapp.heat_maps import heat_map
 from webapp.photos import Photo
+from webapp.wording import alt_text, words_of
 
 PREVIEW_SIZE = (1200, 1200)
 UNFAMILIAR = 0.5
 UNSURE_PERCENT = 33
 DECODED_AT_ONCE = 4  # a large photo takes 200 MB while it is decoded
+
+
+class NoModel(Exception):
+    """The model cannot be loaded. The message is one sentence, for those who run the server."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,18 @@ def load_captioner() -> Captioner:
 
 
 def service() -> Service:
-    """The service of this process. The first call loads the model."""
+    """The service of this process. The first call loads the model.
+
+    Raises:
+        NoModel: the model cannot be loaded. The next call tries again.
+    """
     global _service
     with _lock:
         if _service is None:
-            captioner = load_captioner()
+            try:
+                captioner = load_captioner()
+            except CaptionError as error:
+                raise NoModel(str(error)) from error
             batcher = Batcher(
                 captioner.caption_pixels, settings.BATCH_SIZE, settings.BATCH_WAIT_SECONDS, settings.QUEUE_SIZE
             )
@@ -120,13 +133,14 @@ def result(photo: Photo) -> Result:
     Raises:
         CaptionError: the photo cannot be read.
         Busy: too many photos wait already.
+        NoModel: the model cannot be loaded.
     """
     current = service()
     best, *others = current.caption(photo)
     with _decoding:
         preview = open_rgb(photo.file())
         preview.thumbnail(PREVIEW_SIZE)
-    words = [(word, probability) for word, probability in best.words if word != "<end>"]
+    words = words_of(best)
     heats = [""] * len(words)
     if best.attention is not None and (grid := current.captioner.engine.grid):
         maps = (heat_map(weights, grid, preview.size) for weights in best.attention)
@@ -137,7 +151,7 @@ def result(photo: Photo) -> Result:
         width=preview.width,
         height=preview.height,
         words=tuple(Word(word, _percent(p), heat) for (word, p), heat in zip(words, heats, strict=True)),
-        alt_text=f"{best.text[:1].upper()}{best.text[1:]}.",
+        alt_text=alt_text(best),
         percent=_percent(best.score),
         unfamiliar=best.familiarity < UNFAMILIAR,
         alternatives=tuple((caption.text, _percent(caption.score)) for caption in others),

@@ -9,11 +9,8 @@ from django.views.decorators.http import require_http_methods, require_safe
 from caption_generator.common.errors import CaptionError
 from webapp.batching import Busy
 from webapp.captioning.forms import PhotoForm, example_names
-from webapp.captioning.service import Result, result, service
-
-RETRY_SECONDS = 1
-BUSY = "Too many photos are waiting: try again in a moment."
-TOO_LARGE = f"The photo has more than {settings.MAX_UPLOAD_BYTES // 1_000_000} MB: send a smaller one."
+from webapp.captioning.refusals import BUSY, NO_MODEL, RETRY_SECONDS
+from webapp.captioning.service import NoModel, Result, result, service
 
 
 @never_cache
@@ -35,13 +32,17 @@ def index(request: HttpRequest) -> HttpResponse:
                 except Busy:
                     results.append(Result(photo.name, error=BUSY))
                     status = 429
+                except NoModel:
+                    form.add_error(None, NO_MODEL)
+                    status = 503
+                    break
         else:
             status = 400
     context = {
         "form": form,
         "results": results,
         "examples": [(name, name.removesuffix(".jpg").replace("_", " ")) for name in example_names()],
-        "max_megabytes": settings.MAX_UPLOAD_BYTES // 1_000_000,
+        "max_megabytes": settings.MAX_MEGABYTES,
         "max_photos": settings.MAX_PHOTOS,
     }
     fragment = request.headers.get("X-Fragment") == "1"
@@ -58,6 +59,6 @@ def healthz(request: HttpRequest) -> JsonResponse:
     """Whether the model is loaded."""
     try:
         service()
-    except CaptionError as error:
+    except NoModel as error:
         return JsonResponse({"status": "error", "error": str(error)}, status=503)
     return JsonResponse({"status": "ok"})

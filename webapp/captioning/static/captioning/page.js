@@ -6,7 +6,6 @@ const results = document.getElementById("results");
 const status = document.getElementById("status");
 const AT_ONCE = 3;
 const RETRIES = 8;
-const ANSWERS = [200, 400, 422, 429]; // with captions or a sentence in them
 
 document.documentElement.classList.add("js");
 
@@ -42,11 +41,10 @@ async function caption({ name, fields, card }) {
   let answer;
   try {
     const response = await ask(fields);
-    if (ANSWERS.includes(response.status)) {
-      const fragment = document.createElement("template");
-      fragment.innerHTML = await response.text();
-      answer = fragment.content.firstElementChild;
-    } else {
+    const fragment = document.createElement("template");
+    fragment.innerHTML = await response.text();
+    answer = fragment.content.firstElementChild;
+    if (!answer?.matches(".result, .error")) { // a whole page, perhaps a proxy's
       answer = failed(name, response.status === 403 ? "The form has expired: load the page again."
         : `The server cannot do this now (${response.status}): try again later.`);
     }
