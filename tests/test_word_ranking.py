@@ -6,7 +6,7 @@ from math import log
 import numpy as np
 import pytest
 
-from caption_generator.inference.word_ranking import RIDGE, WEIGHT, WordDetector
+from caption_generator.inference.word_ranking import DOUBT, RIDGE, WEIGHT, WordDetector, object_tokens
 from caption_generator.search import Caption
 from caption_generator.tokenizer import END, START, UNKNOWN, Tokenizer
 
@@ -132,9 +132,33 @@ def test_the_score_says_how_well_the_words_fit(detector):
     [[caption]] = detector.rank(photo, [captions_of("a cat cat")], TOKENIZER)  # said twice, it counts once
     rarity = -np.log(detector.document_frequency[[A, CAT]])
     fit = rarity**2 @ detector(photo)[0, [A, CAT]] / np.linalg.norm(rarity)
-    assert caption.score == pytest.approx(0.4 * np.exp(WEIGHT * (fit - detector.threshold)), rel=1e-5)
+    doubt = 1 - min(1, detector(photo)[0, CAT])
+    expected = 0.4 * np.exp(WEIGHT * (fit - detector.threshold) - DOUBT * doubt)
+    assert caption.score == pytest.approx(expected, rel=1e-5)
     [[wrong]] = detector.rank(photo, [captions_of("a car")], TOKENIZER)
     assert wrong.score < caption.score
+
+
+def test_the_names_of_one_object_count_together():
+    """Half of the people say "dog" and half "puppy": there is a dog all the same."""
+    words = Tokenizer(["<pad>", "<start>", "<end>", "<unk>", "a", "dog", "puppy", "car", "red"], 8)
+    objects = object_tokens(tuple(words.words))
+    assert {number: list(group) for number, group in objects.items()} == {5: [5, 6], 6: [5, 6], 7: [7]}
+    frequency = np.array([0, 0, 0, 0, 1, 0.5, 0.5, 0.25, 0.25], "f")
+    detector = WordDetector(np.zeros(6, "f"), np.zeros((9, 6), "f"), frequency, threshold=0.0)
+    [ranked] = detector.rank(np.ones((1, 6)), [captions_of("a dog", "a car", "a red", "a puppy car")], words)
+    fits = {caption.text: caption.fit for caption in ranked}
+    plain = {
+        text: WEIGHT * detector._fit(tokens, frequency[tokens])
+        for text, tokens in (
+            ("a dog", np.array([4, 5])),
+            ("a car", np.array([4, 7])),
+            ("a red", np.array([4, 8])),
+            ("a puppy car", np.array([4, 6, 7])),
+        )
+    }
+    doubts = {"a dog": 0, "a car": 0.75, "a red": 0, "a puppy car": 0.375}
+    assert fits == pytest.approx({text: plain[text] - DOUBT * doubts[text] for text in plain})
 
 
 def test_no_score_is_above_1(detector):

@@ -20,7 +20,7 @@ from caption_generator.tokenizer import Tokenizer
 SURE = 0.5
 # A caption with its name takes the place of the best one without it if the thing is as probable as this, or if the mean
 # log-probability of a word falls by less than this, in nats, or if the best one has a lower score than this.
-VERY_SURE, MOST_LOST, LOW_SCORE = 0.9, 0.3, 0.3
+VERY_SURE, MOST_LOST, LOW_SCORE = 0.9, 0.3, 0.25
 CLASSES = 1000
 
 

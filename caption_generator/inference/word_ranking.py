@@ -6,19 +6,21 @@ the captions that beam search finds, those with these words move up. Fang et al.
 and Back", also detect words and rank captions by them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from caption_generator.inference.out_of_distribution import directions
+from caption_generator.objects import synonyms
 from caption_generator.search import Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 RIDGE = 1.0  # regularises the regression
 FEWEST = 20  # photos that a word is learned from; with 4, captions of the dev images score the same
 WEIGHT = 0.5  # of the fit, beside the mean log-probability of a word; both were chosen on Flickr8k's dev images
+DOUBT = 0.4  # likewise, of how improbable its objects are
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class WordDetector:
     ) -> list[list[Caption]]:
         """Sort the captions of each photo by their log-probability and their fit together.
 
+        The fit falls with every object in the caption that the photo does not predict, by any of its names.
+
         Args:
             features: of shape (photos, ..., feature_size).
             found: the captions of each photo.
@@ -113,21 +117,42 @@ class WordDetector:
         Returns:
             The same captions with their `fit`.
         """
-        ranked = []
+        ranked, objects = [], object_tokens(tuple(tokenizer.words))
         for photo, captions in zip(directions(features) - self.mean, found, strict=True):
             fitted = []
             for caption in captions:
                 words = _words(tokenizer.encode(caption.text))
                 # Of these words alone: the whole vocabulary would take longer than the last layer of the decoder.
-                fit = self._fit(words, self.document_frequency[words] + self.weights[words] @ photo)
-                fitted.append(replace(caption, fit=WEIGHT * (fit - self.threshold)))
+                fit = self._fit(words, self._probabilities(photo, words))
+                fit = WEIGHT * (fit - self.threshold) - DOUBT * self._doubt(photo, words, objects)
+                fitted.append(replace(caption, fit=fit))
             ranked.append(sorted(fitted, key=lambda caption: -(caption.log_prob + caption.fit)))
         return ranked
+
+    def _probabilities(self, photo: np.ndarray, words: np.ndarray) -> np.ndarray:
+        return self.document_frequency[words] + self.weights[words] @ photo
+
+    def _doubt(self, photo: np.ndarray, words: np.ndarray, objects: Mapping[int, np.ndarray]) -> float:
+        """How improbable the objects among `words` are on average, 0 to 1; 0 if there is none."""
+        groups = [objects[word] for word in words.tolist() if word in objects]
+        named = [min(1.0, self._probabilities(photo, group).clip(0, 1).sum()) for group in groups]
+        return 1 - float(np.mean(named)) if named else 0.0
 
     def _fit(self, words: np.ndarray, probabilities: np.ndarray) -> float:
         """How well `words` with these probabilities fit. Rare words count most; the number of words does not count."""
         idf = self.inverse_document_frequency[words]
         return float(idf**2 @ probabilities / max(np.linalg.norm(idf), 1e-9))
+
+
+@lru_cache(maxsize=8)
+def object_tokens(words: tuple[str, ...]) -> dict[int, np.ndarray]:
+    """The objects in a vocabulary: the number of each such word, and those of all words that may stand for the same."""
+    known = {word: number for number, word in enumerate(words)}
+    return {
+        known[word]: np.array(sorted(known[other] for other in group & known.keys()))
+        for word, group in synonyms().items()
+        if word in known
+    }
 
 
 def _words(tokens: np.ndarray) -> np.ndarray:
