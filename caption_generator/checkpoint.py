@@ -99,9 +99,9 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, half: bool = False
             file.create_group("classifier").update({"kernel": classifier.kernel, "bias": classifier.bias})
         if half:
             _to_half(file)
-        if usual := checkpoint.familiarity:
-            file["familiarity"] = usual.mean
-            file["familiarity"].attrs.update(lowest=usual.lowest, usual=usual.usual)
+        if familiarity := checkpoint.familiarity:
+            file["familiarity"] = familiarity.mean
+            file["familiarity"].attrs.update(lowest=familiarity.lowest, usual=familiarity.usual)
         file["about"] = json.dumps(about | {"arrays": arrays_digest(file)})
     if half:
         content = _repacked(content)

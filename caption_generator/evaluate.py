@@ -39,7 +39,7 @@ LETTER = rf"[\w{MARKS}{JOINERS}]"
 # At the end of each image's captions, with its number: what comes back there tells whether a line was lost or added,
 # and the umlaut whether Java took the text for another encoding.
 LAST_LINE = "letztezeilefürbild"
-SECONDS = (120, 0.5)  # that METEOR may take: to start, and for an image
+METEOR_SECONDS = (120, 0.5)  # that METEOR may take: to start, and for an image
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def _meteor(truth: Tokenized, found: Tokenized) -> tuple[float, list[float]]:
     except OSError as error:
         raise _JavaFailed(f"Java does not start ({error.strerror})") from error
     process = meteor.meteor_p
-    watch = threading.Timer(SECONDS[0] + SECONDS[1] * len(found), process.kill)
+    watch = threading.Timer(METEOR_SECONDS[0] + METEOR_SECONDS[1] * len(found), process.kill)
     watch.start()
     try:
         return meteor.compute_score(truth, found)

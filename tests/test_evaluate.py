@@ -226,7 +226,7 @@ def test_a_java_that_never_answers_is_ended(tmp_path, monkeypatch):
     )
     (tmp_path / "java").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(evaluate, "SECONDS", (0.5, 0))
+    monkeypatch.setattr(evaluate, "METEOR_SECONDS", (0.5, 0))
     has_java.cache_clear()
     try:
         scores = score(PERFECT, REFERENCES)

@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,7 +103,8 @@ def test_the_log_and_the_scores_are_of_the_model_that_ships():
     log, training = recipe.read_log(), load_checkpoint(BUNDLED_MODEL).training
     assert list(log) == RUNS
     assert [len(rows) for rows in log.values()] == [run.epochs for runs in recipe.STAGES.values() for run in runs]
-    assert training["stages"] == [asdict(runs[0]) for runs in recipe.STAGES.values()]
+    runs = [runs[0] for runs in recipe.STAGES.values()]
+    assert [type(run)(**stage) for run, stage in zip(runs, training["stages"], strict=True)] == runs
     assert all(row["val_cider"] > 0 for rows in log.values() for row in rows)
     assert list(log.values())[-1][-1]["val_cider"] == pytest.approx(training["val_cider"], abs=1e-3)
     scores = json.loads((ROOT / "models" / "scores.json").read_text())

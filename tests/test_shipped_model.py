@@ -8,6 +8,7 @@ import pytest
 
 from caption_generator import captions, evaluate
 from caption_generator.captioner import Captioner, vocabulary_note
+from caption_generator.finetuning.recipe import dev_scores
 from caption_generator.inference.exported import find_export
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, ROOT, Workspace
@@ -19,7 +20,7 @@ CAPTIONS = {
     "boats.jpg": "a boat is sitting on a boat in the water",
     "cat.jpg": "a close up of a gray cat with a camera",
     "coffee.jpg": "a close up of a coffee sitting on a table",
-    "goldfish.jpg": "a orange fish is in the air",
+    "goldfish.jpg": "a yellow fish is in the water",
     "grace_hopper.jpg": "a man in a black shirt and tie",
     "moose.jpg": "a black dog is standing in the grass",
     "photographer.jpg": "a man is sitting on a tripod with a camera",
@@ -66,18 +67,16 @@ def test_the_readme_shows_these_captions() -> None:
 def test_its_dev_scores_are_the_recorded_ones(dataset: str, captioner: Captioner, shared: Path, tmp_path: Path) -> None:
     workspace = Workspace(shared / dataset, tmp_path)
     data = captions.prepare(workspace)
-    results = captioner.caption_files([workspace.images / name for name in data.dev])
-    best = {result.path.name: result.best for result in results}
-    scores = evaluate.score({name: caption.text for name, caption in best.items()}, data.references)
-    print(dataset, {measure: round(value, 1) for measure, value in scores.corpus.items()})
+    row = dev_scores(captioner, workspace.images, data)
+    print(dataset, row)
     beam = captioner.search.beam
     [recorded] = [row for row in RECORD if row["beam"] == beam and row["dataset"] == data.name]
     # Machines round differently. One other caption counts more among few photos.
     near = 200 / len(data.dev)
-    assert scores.corpus == pytest.approx({measure: recorded[measure] for measure in scores.corpus}, abs=near)
-    right = [evaluate.names_a_thing(caption.text, data.dev[name]) for name, caption in best.items()]
-    trust = evaluate.area_under_curve([caption.score for caption in best.values()], right)
-    assert 100 * trust == pytest.approx(recorded["AUC"], abs=near)
+    assert row == {"tokens": "PTB"} | {
+        name: pytest.approx(recorded[name], abs=10 if name in ("captions", "words") else near)
+        for name in row.keys() - {"tokens"}
+    }
 
 
 def test_its_export_is_in_use() -> None:

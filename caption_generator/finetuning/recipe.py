@@ -18,7 +18,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -134,7 +134,7 @@ def is_finished(last: Path, model: Checkpoint, settings: Settings) -> bool:
     found = load_checkpoint(last)
     *before, stage = found.training.get("stages") or [{}]
     return (
-        stage == asdict(settings)
+        type(settings)(**stage) == settings  # an earlier version may have known fewer settings
         and before == model.training.get("stages", [])
         and found.training.get("averaged") == model.training.get("averaged")
         and found.training.get("fingerprint") == model.training["fingerprint"]
@@ -164,7 +164,7 @@ def record_log(workspace: Workspace) -> None:
 
 
 def read_log(path: Path = ROOT / "models" / "log.csv") -> dict[str, list[dict[str, float]]]:
-    """The histories of the runs of the model that ships, or of another time that the recipe was followed."""
+    """The log of each run, by the run's name. The default is the log of the model that ships."""
     histories: dict[str, list[dict[str, float]]] = {}
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
@@ -174,11 +174,7 @@ def read_log(path: Path = ROOT / "models" / "log.csv") -> dict[str, list[dict[st
 
 
 def record_scores(workspace: Workspace, sources: Sequence[tuple[Workspace, Dataset]]) -> None:
-    """Print the dev scores of what was written to disk and keep them beside it.
-
-    There is a row for each width of the beam and each dataset. It also has the number of different captions and words,
-    the share of captions that name a thing that people named, and the area under the curve of the score: how well it
-    tells these captions from the others.
+    """Print the dev scores of what was written to disk and keep them: a row for each width of the beam and dataset.
 
     Args:
         workspace: whose model it is.
@@ -188,23 +184,32 @@ def record_scores(workspace: Workspace, sources: Sequence[tuple[Workspace, Datas
     for beam in BEAMS:
         captioner = Captioner.load(workspace.models / "bundled.h5", beam)
         for source, data in sources:
-            results = captioner.caption_files([source.images / name for name in data.dev])
-            best = {result.path.name: result.best for result in results}
-            found = {name: caption.text for name, caption in best.items()}
-            scores = evaluate.score(found, data.references)
-            corpus = {measure: round(value, 2) for measure, value in scores.corpus.items()}
-            texts = set(found.values())
-            variety = {"captions": len(texts), "words": len({word for text in texts for word in text.split()})}
-            right = [evaluate.names_a_thing(text, data.dev[name]) for name, text in found.items()]
-            telling = {"right": round(100 * sum(right) / len(right), 1)}
-            if 0 < sum(right) < len(right):
-                trust = evaluate.area_under_curve([caption.score for caption in best.values()], right)
-                telling["AUC"] = round(100 * trust, 1)
-            rows.append(
-                {"dataset": data.name, "beam": beam} | corpus | variety | telling | {"tokens": scores.tokenizer}
-            )
+            rows.append({"dataset": data.name, "beam": beam} | dev_scores(captioner, source.images, data))
             print(rows[-1])
     save_json_rows(workspace.models / "scores.json", rows)
+
+
+def dev_scores(captioner: Captioner, images: Path, data: Dataset) -> dict[str, float | str]:
+    """All that `models/scores.json` has of one set of dev photos.
+
+    Beside the usual scores, these are the numbers of different captions and of different words, CHAIR, the share of
+    captions that name a thing which people named ("right"), and the area under the curve of the score ("AUC"): how well
+    it tells these captions from the others. It is left out where all captions are right, or none.
+
+    Args:
+        images: the folder of the photos.
+    """
+    results = captioner.caption_files([images / name for name in data.dev])
+    best = {result.path.name: result.best for result in results}
+    found = {name: caption.text for name, caption in best.items()}
+    scores = evaluate.score(found, data.references)
+    variety = evaluate.diversity(list(found.values()))
+    right = [evaluate.names_a_thing(text, data.dev[name]) for name, text in found.items()]
+    row = scores.corpus | {"captions": variety.distinct, "words": variety.vocabulary}
+    row |= evaluate.chair(found, data.dev) | {"right": 100 * sum(right) / len(right)}
+    if 0 < sum(right) < len(right):
+        row["AUC"] = 100 * evaluate.area_under_curve([caption.score for caption in best.values()], right)
+    return {name: round(value, 2) for name, value in row.items()} | {"tokens": scores.tokenizer}
 
 
 def main() -> int:
