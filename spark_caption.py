@@ -1,13 +1,20 @@
 """Caption photos, or compute their features, with Apache Spark: on this machine, or on a cluster."""
 
 import argparse
+import logging
+import signal
 import sys
+import threading
+from typing import TYPE_CHECKING
 
 from caption_generator.cluster.session import start_spark
-from caption_generator.common.console import load_tensorflow, positive
-from caption_generator.common.errors import CaptionError
+from caption_generator.common.console import positive
+from caption_generator.common.errors import CaptionError, printable
 from caption_generator.search import BEAM
 from caption_generator.workspace import BUNDLED_MODEL
+
+if TYPE_CHECKING:  # it may not be installed
+    from pyspark.sql import SparkSession
 
 EXAMPLES = """\
 INPUT is a folder of photos, a glob, or a table: .parquet with the columns path and content (packed photos),
@@ -33,13 +40,14 @@ def parse_arguments() -> argparse.Namespace:
         "--beam", type=positive, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
     )
     parser.add_argument("--top", type=positive, default=1, metavar="N", help="captions a photo; widens the beam to N")
-    parser.add_argument("--features", metavar="ENCODER", help="compute features instead: bundled, xception ...")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--features", metavar="ENCODER", help="compute features instead: bundled, xception ...")
+    instead.add_argument("--pack", action="store_true", help="only copy the photos into a table")
     parser.add_argument("--pooling", choices=("avg", "grid"), default="avg", help="one vector a photo, or a grid")
     parser.add_argument(
         "--encoder-weights", default="imagenet", metavar="FILE", help="a weights file for the encoder of --features"
     )
     parser.add_argument("--features-p", metavar="FILE", help="write the features into this file, for notebook 4")
-    parser.add_argument("--pack", action="store_true", help="only copy the photos into a table")
     parser.add_argument("--retry-errors", action="store_true", help="try photos again that had an error")
     parser.add_argument("--round", type=positive, metavar="N", help="photos whose rows appear together")
     parser.add_argument("--every", type=positive, default=10, metavar="S", help="seconds between lines of progress")
@@ -51,21 +59,42 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def say(line: str) -> None:
-    print(f"spark_caption.py: {line}", file=sys.stderr, flush=True)
+    print(f"spark_caption.py: {printable(line)}", file=sys.stderr, flush=True)
+
+
+def end_at_ctrl_c(spark: "SparkSession") -> None:
+    """Let Ctrl-C end Spark's jobs, without the pages that Java would print of it.
+
+    Spark's own handler asks Java in the main thread, which may be waiting for an answer of Java already.
+    """
+
+    def end_jobs() -> None:
+        spark.sparkContext.setLogLevel("OFF")
+        spark.sparkContext.cancelAllJobs()
+
+    def handle(*_) -> None:
+        thread = threading.Thread(target=end_jobs, daemon=True)
+        thread.start()
+        thread.join(5)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
 
 
 def main() -> int:
     options = parse_arguments()
     try:
         spark = start_spark(options.master)
-        from caption_generator.cluster.job import PackTask, caption_task, encode_task, process, write_features
+        end_at_ctrl_c(spark)
+        from caption_generator.cluster.job import caption_task, encode_task, need_tensorflow, process, write_features
         from caption_generator.cluster.sources import open_source
+        from caption_generator.cluster.tasks import PackTask
 
         source = open_source(spark, options.input)
         if options.pack:
             task = PackTask()
         elif options.features:
-            load_tensorflow()
+            need_tensorflow("--features")
             from caption_generator.checkpoint import load_encoder
 
             task = encode_task(spark, load_encoder(options.features, options.encoder_weights, options.pooling))
@@ -83,5 +112,14 @@ def main() -> int:
     return 0
 
 
+def run() -> int:
+    """As `main`, ended quietly by Ctrl-C."""
+    logging.getLogger().addHandler(logging.NullHandler())  # Py4J logs the traceback of a Ctrl-C
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

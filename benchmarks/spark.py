@@ -23,7 +23,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from caption_generator.checkpoint import load_encoder
 from caption_generator.cluster.job import BATCH, caption_task, encode_task, process
 from caption_generator.cluster.session import start_spark
-from caption_generator.cluster.sources import FILE_COST, open_source, settings
+from caption_generator.cluster.sources import FILE_COST, open_source, read_partitions
 from caption_generator.cluster.tasks import PackTask, result_schema, run, worker
 from caption_generator.common.console import positive
 from caption_generator.workspace import BUNDLED_MODEL
@@ -87,7 +87,7 @@ def read_all(spark, path: str, label: str, count: int) -> None:
         source = open_source(spark, path)
         listing = source.listing()
         listed = listing.count()
-    with timed(f"read: {label}", count, listed=listed), settings(spark, source.partition, FILE_COST):
+    with timed(f"read: {label}", count, listed=listed), read_partitions(spark, source.partition, FILE_COST):
         source.read(listing, F.lit(True)).select(F.sum(F.length("content"))).first()
 
 

@@ -1,5 +1,6 @@
 """Tests of caption_generator.cluster and spark_caption.py. They need Java and pyspark, and are skipped without."""
 
+import logging
 import os
 import shutil
 import signal
@@ -7,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
 
+import spark_caption
 from caption_generator.captioner import Captioner
 from caption_generator.captions import SPLIT_FILES
 from caption_generator.cluster import session
@@ -197,6 +201,46 @@ def test_features_for_notebook_4_are_those_of_notebook_2(spark, photos, tmp_path
 
 
 @needs_spark
+def test_a_run_that_waited_for_another_knows_what_that_has_added(spark, photos, tmp_path, monkeypatch):
+    from caption_generator.cluster.table import Table
+    from caption_generator.cluster.tasks import CaptionTask, PackTask
+
+    lock = Table.lock
+    for task, output in ((PackTask(), tmp_path / "same"), (CaptionTask("none", 1, 1, "none"), tmp_path / "other")):
+
+        def lock_after_another_run(table, output=output):
+            monkeypatch.setattr(Table, "lock", lock)
+            process(spark, PackTask(), photos, output)
+            return lock(table)
+
+        monkeypatch.setattr(Table, "lock", lock_after_another_run)
+        if task == PackTask():
+            assert process(spark, task, photos, output).done == 0
+        else:
+            with pytest.raises(CaptionError, match="holds the columns path, modified, content"):
+                process(spark, task, photos, output)
+        assert {len(rows) for rows in read(spark, output).values()} == {1}
+
+
+@pytest.mark.slow
+@needs_spark
+def test_many_large_packed_photos_fit_into_a_small_heap(spark, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+    from pyspark.sql import functions as F
+
+    from caption_generator.cluster import sources
+
+    contents = [number.to_bytes(4, "little") * 400_000 for number in range(400)]  # 640 MB, which pack well
+    table = pa.table({"path": [f"{number}.jpg" for number in range(400)], "content": contents})
+    pyarrow.parquet.write_table(table, tmp_path / "photos.parquet", use_dictionary=False)
+    source = sources.open_source(spark, str(tmp_path / "photos.parquet"))
+    with sources.read_partitions(spark, source.partition, sources.FILE_COST):
+        read = source.read(source.listing(), F.lit(True)).select(F.sum(F.length("content"))).first()
+    assert read[0] == 640_000_000
+
+
+@needs_spark
 def test_only_one_run_writes_to_a_table(spark, task, photos, tmp_path, monkeypatch):
     from caption_generator.cluster import table
 
@@ -304,11 +348,154 @@ def test_a_killed_driver_is_run_again(spark, task, tmp_path, monkeypatch):
 def test_a_wrong_input_is_one_sentence(spark, tmp_path):
     from caption_generator.cluster.sources import open_source
 
-    with pytest.raises(CaptionError, match="nowhere cannot be listed"):
+    with pytest.raises(CaptionError, match=r"nowhere cannot be read \(.*PATH_NOT_FOUND"):
         open_source(spark, str(tmp_path / "nowhere"))
     (tmp_path / "table.csv").write_text("file\nx.jpg\n")
     with pytest.raises(CaptionError, match="has no column path, only file"):
         open_source(spark, str(tmp_path / "table.csv"))
+
+
+@needs_spark
+def test_names_are_taken_as_they_are(spark, tmp_path):
+    from caption_generator.cluster.sources import open_source
+    from caption_generator.cluster.tasks import PackTask
+
+    folder = tmp_path / "holiday [2024] {a}"
+    folder.mkdir()
+    for name in ("dog.jpg", "cat [1].jpg"):
+        shutil.copy(PHOTOS[0], folder / name)
+    table = folder / "photos [1].CSV"
+    table.write_text(f"path\n{folder}/dog.jpg\n{folder}/gone.jpg\n")
+    packed = folder / "packed [1].PARQUET"
+    assert str(process(spark, PackTask(), folder, packed)).startswith("2 photos")
+    summary = process(spark, PackTask(), table, packed)
+    assert (summary.listed, summary.done, summary.errors) == (2, 1, 1)
+    assert sorted(read(spark, tmp_path / "*" / "packed*")) == ["cat [1].jpg", "dog.jpg", "gone.jpg"]
+    for source, count in ((packed, 3), (tmp_path / "holiday*" / "cat*", 1)):
+        assert open_source(spark, str(source)).listing().count() == count
+
+
+@needs_spark
+def test_an_error_of_a_worker_is_one_sentence(spark):
+    from caption_generator.cluster.storage import in_one_sentence
+
+    for error, sentence in (
+        (CaptionError("dog.jpg is bad: mend it."), "dog.jpg is bad: mend it."),
+        (ValueError("no\x1b good"), r"Spark gave up (ValueError: no\x1b good): try again."),
+    ):
+
+        def fail(batches, error=error):
+            raise error
+
+        with pytest.raises(CaptionError) as caught, in_one_sentence("Spark gave up", "try again"):
+            spark.range(1).mapInArrow(fail, "id long").collect()
+        assert str(caught.value) == sentence
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A function that runs the script within this process, and returns its exit code."""
+
+    def run(*arguments) -> int:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        return spark_caption.run()
+
+    monkeypatch.setattr(logging.root, "handlers", [])
+    at_ctrl_c = signal.getsignal(signal.SIGINT)
+    yield run
+    signal.signal(signal.SIGINT, at_ctrl_c)
+
+
+@needs_spark
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["DIR/photos", "DIR/file", "--pack"], "/file cannot be written (org.apache.hadoop.fs.FileAlreadyExists"),
+        (["DIR/photos", "DIR/file/captions", "--pack"], "/file/captions cannot be written ("),
+        (["s3a://bucket/photos", "DIR/captions", "--pack"], "s3a://bucket/photos cannot be reached ("),
+        (["DIR/photos", "s3a://bucket/captions", "--pack"], "s3a://bucket/captions cannot be reached ("),
+        (["DIR/photos", "DIR/captions", "--features", "bundled"], "--features needs TensorFlow (import of tensorflow"),
+        (["DIR/photos", "DIR/captions", "--model", "missing.h5"], "missing.h5 is not a file: "),
+        (["DIR/photos", "DIR/captions", "--model", "DIR/file"], "/file needs TensorFlow (import of tensorflow"),
+    ],
+)
+def test_a_failure_of_the_script_is_one_sentence(spark, photos, script, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    (photos.parent / "file").touch()
+    assert script(*(argument.replace("DIR", str(photos.parent)) for argument in arguments)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("spark_caption.py: ")
+    assert sentence in line
+
+
+@needs_spark
+def test_ctrl_c_ends_the_script_quietly(spark, photos, script, monkeypatch, capsys):
+    from caption_generator.cluster import job
+
+    monkeypatch.setattr(job, "process", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert script(photos, photos / "captions", "--pack") == 130
+    spark.sparkContext.setLogLevel("ERROR")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+@needs_spark
+def test_ctrl_c_at_work_leaves_no_traceback_and_no_row_of_the_round(tmp_path):
+    folder, output = many(tmp_path / "photos", 60), tmp_path / "captions"
+    interrupted = start(folder, output, "--master", "local[2]")
+    try:
+        wait_for(lambda: list(output.glob("_staging/made/_temporary/0/_temporary/*")), interrupted)
+        os.killpg(interrupted.pid, signal.SIGINT)  # as a terminal does
+        printed = interrupted.communicate(timeout=100)[1]
+    finally:
+        if interrupted.poll() is None:
+            os.killpg(interrupted.pid, signal.SIGKILL)
+            interrupted.wait()
+    assert interrupted.returncode == 130
+    assert "Traceback" not in printed
+    assert "\tat " not in printed
+    assert list(output.glob("run=*")) == []
+
+
+@needs_spark
+def test_ctrl_c_stays_what_it_is_if_py4j_fails_at_the_next_word():
+    from py4j.protocol import Py4JNetworkError
+
+    from caption_generator.cluster.storage import in_one_sentence
+
+    with pytest.raises(KeyboardInterrupt), in_one_sentence("Spark gave up", "try again"):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise Py4JNetworkError("Answer from Java side is empty")
+
+
+def test_lines_of_the_script_do_not_steer_the_terminal(capsys):
+    spark_caption.say("a\x1b[2J.jpg\n")
+    assert capsys.readouterr().err == "spark_caption.py: a\\x1b[2J.jpg\\n\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--features", "bundled"], "--pack: not allowed with argument --features"),
+        (["--features-p", "features.p"], "--features-p needs --features"),
+    ],
+)
+def test_photos_are_packed_or_encoded(script, capsys, options, complaint):
+    with pytest.raises(SystemExit) as ended:
+        script("photos", "table", *options, "--pack")
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_file_for_java_is_in_a_private_folder(monkeypatch):
+    monkeypatch.delattr(os, "getuid", raising=False)  # as on Windows
+    options = session._settings("spark://host:7077")["spark.driver.extraJavaOptions"]
+    file = Path(url2pathname(urlsplit(options.partition("configurationFile=")[2]).path))
+    assert file.read_text() == session.LOGGING
+    assert file.parent == session.outbox()
+    assert file.parent.stat().st_mode & 0o077 == 0
 
 
 def test_what_is_missing_is_one_sentence(monkeypatch, tmp_path):

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from caption_generator.cluster.session import outbox
-from caption_generator.cluster.sources import FILE_COST, Source, row_key, settings
+from caption_generator.cluster.sources import FILE_COST, Source, read_partitions, row_key
+from caption_generator.cluster.storage import in_one_sentence
 from caption_generator.cluster.table import Table, run_name
 from caption_generator.cluster.tasks import CaptionTask, EncodeTask, PackTask, Task, result_schema, worker
 from caption_generator.common.console import load_tensorflow
@@ -83,16 +83,17 @@ def process(
     Raises:
         CaptionError: another run writes to the table, or Spark gave up.
     """
-    table = Table(spark, output, task)
     round_size = round_size or ROUND * spark.sparkContext.defaultParallelism
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH))
     began = time.monotonic()
-    with table.lock():
+    remedy = f"see what it printed above, and run it again, as {output} keeps the rounds before"
+    with in_one_sentence("Spark gave up", remedy), (table := Table(spark, output, task)).lock():
+        is_new = table.is_new()
         # The names and dates of a million files are little data: one partition a core.
-        with settings(spark, partition=2**50, file_cost=1):
+        with read_partitions(spark, size=2**50, file_cost=1):
             listing = table.stage(source.listing(), "listing")
         todo = listing
-        if not table.is_new:
+        if not is_new:
             done = table.done(retry_errors).select(F.col("path").alias("p"), F.col("modified").alias("m"))
             same = (F.col("path") == F.col("p")) & F.col("modified").eqNullSafe(F.col("m"))
             todo = table.stage(listing.join(done, same, "left_anti"), "todo")
@@ -101,9 +102,10 @@ def process(
         finished = errors = 0
         for number in range(rounds):
             part = todo.where(row_key(rounds, number))
-            rule = row_key(rounds, number) if table.is_new and source.complete else None
+            rule = row_key(rounds, number) if is_new and source.complete else None
             name = f"round {number + 1} of {rounds}: " if rounds > 1 else ""
-            with Progress(spark, count // rounds, name, every, report), settings(spark, source.partition, FILE_COST):
+            progress = Progress(spark, count // rounds, name, every, report)
+            with progress, read_partitions(spark, source.partition, FILE_COST):
                 made, failed = _add(table, source, part, rule)
             finished, errors = finished + made, errors + failed
     return Summary(listed, finished, errors, time.monotonic() - began)
@@ -116,13 +118,7 @@ def _add(table: Table, source: Source, part: DataFrame, rule: Column | None) -> 
         rows = photos.select("path", "modified", "content", nothing.alias("error"), stamp.alias(task.stamp))
     else:
         rows = photos.mapInArrow(worker(task), from_arrow_schema(result_schema(task)))
-    try:
-        return table.add(rows, part)
-    except PySparkException as error:  # the sentence of a worker is among a hundred lines of Java
-        said = [line.partition("CaptionError: ")[2] for line in str(error).splitlines() if "CaptionError: " in line]
-        if said:
-            raise CaptionError(said[-1]) from error
-        raise
+    return table.add(rows, part)
 
 
 class Progress:
@@ -199,13 +195,15 @@ def caption_task(spark: SparkSession, model: str | Path, beam: int = BEAM, top: 
         top: the number of captions of a photo.
 
     Raises:
-        CaptionError: there is no such model, or its encoder is in another file.
+        CaptionError: there is no such model, its encoder is in another file, or it needs TensorFlow and there is none.
     """
     file = find_export(model)
     if file and find_spec("ai_edge_litert") is None and Path(model).is_file():
         file = None  # where the driver has no LiteRT, the executors are taken to have none either
     if file is None:
-        load_tensorflow()
+        if not Path(model).is_file():
+            raise CaptionError(f"{model} is not a file: name a model, or leave it out to use the one that ships.")
+        need_tensorflow(model)
         from caption_generator.checkpoint import read_about
 
         if not read_about(model)["includes_encoder"]:
@@ -218,6 +216,21 @@ def caption_task(spark: SparkSession, model: str | Path, beam: int = BEAM, top: 
     shutil.copyfile(file, sent)
     spark.sparkContext.addFile(str(sent))
     return CaptionTask(sent.name, beam, top, digest(f"{fingerprint} {beam} {top}"))
+
+
+def need_tensorflow(what: str | Path) -> None:
+    """Load TensorFlow.
+
+    Args:
+        what: needs it.
+
+    Raises:
+        CaptionError: it is not installed.
+    """
+    try:
+        load_tensorflow()
+    except ImportError as error:
+        raise CaptionError(f"{what} needs TensorFlow ({error}): pip install -r requirements.txt.") from error
 
 
 def encode_task(spark: SparkSession, encoder: "Encoder") -> EncodeTask:

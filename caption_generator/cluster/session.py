@@ -104,14 +104,14 @@ def start_spark(master: str | None = None, **settings: str) -> "SparkSession":
 
 def _settings(master: str) -> dict[str, str]:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's default is any python3 in the PATH
-    logging = Path(tempfile.gettempdir(), f"caption_generator-{os.getuid()}-log4j2.properties")
+    logging = outbox() / "log4j2.properties"
     logging.write_text(LOGGING)
     settings = {
         "spark.master": master,
         "spark.ui.showConsoleProgress": "false",
         # Java's second compiler makes the start slower, and the work is done in Python.
         "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-        "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={logging}",
+        "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -Dlog4j2.configurationFile={logging.as_uri()}",
     }
     if master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -134,7 +134,7 @@ def _ship_package(session: "SparkSession") -> None:
 
 @cache
 def outbox() -> Path:
-    """A folder for files that are sent to the executors. They must stay there until this process ends."""
+    """A private folder of this process for files that Java reads or sends to the executors; it goes when this ends."""
     folder = tempfile.mkdtemp(prefix="caption_generator-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

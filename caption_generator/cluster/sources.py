@@ -7,12 +7,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from caption_generator.cluster.storage import Storage
-from caption_generator.common.errors import CaptionError, first_line
+from caption_generator.cluster.storage import WILD, Storage, in_one_sentence, literal
+from caption_generator.common.errors import CaptionError
 from caption_generator.images import SUFFIXES
 
 LARGEST_FILE = 128 * 2**20  # bytes; a worker holds a batch of photos in memory
@@ -20,6 +19,7 @@ LARGEST_FILE = 128 * 2**20  # bytes; a worker holds a batch of photos in memory
 # a partition has at most 256 photos, which take seconds, and a lost executor costs little.
 PARTITION, FILE_COST = 256 * 2**20, 2**20
 PACKED_PARTITION = 16 * 2**20
+PACKED_ROWS = 16  # packed photos that Java unpacks at once
 
 
 class Source(Protocol):
@@ -60,10 +60,10 @@ class PhotoFiles:
     def __init__(self, spark: SparkSession, path: str):
         self._spark = spark
         self.complete, self.partition = True, PARTITION
-        reader = _binary_files(spark).option("recursiveFileLookup", True)
-        if not any(letter in path for letter in "*?[{"):  # the user chooses files by a glob, as in the script
+        reader = _binary_files(spark)
+        if not _is_glob(spark, path):  # the user chooses files by a glob, as in the script
             reader = reader.option("pathGlobFilter", _any_case(SUFFIXES))
-        self._files = _load(reader, [path])
+        self._files = reader.load(_pattern(spark, path))
 
     def listing(self) -> DataFrame:
         """As `Source.listing`."""
@@ -99,8 +99,8 @@ class PathTable:
         named = self._wanted.select(F.regexp_extract("path", "^(.*)/", 1).alias("folder")).distinct().collect()
         places = {row.folder: Storage(spark, row.folder or ".") for row in named}
         qualified = {folder: place.qualified(folder or ".") for folder, place in places.items()}
-        there = sorted({qualified[folder] for folder, place in places.items() if place.exists(folder or ".")})
-        self._files = _load(_binary_files(spark), there) if there else None
+        there = {qualified[folder] for folder, place in places.items() if place.exists(folder or ".")}
+        self._files = _binary_files(spark).load(sorted(map(literal, there))) if there else None
         self._folders = spark.createDataFrame(list(qualified.items()), "folder string, qualified string")
 
     def listing(self) -> DataFrame:
@@ -125,7 +125,7 @@ class PackedPhotos:
 
     def __init__(self, spark: SparkSession, path: str):
         self.complete, self.partition = True, PACKED_PARTITION
-        self._photos = _parquet(spark, path)
+        self._photos = spark.read.parquet(_pattern(spark, path))
         if "modified" not in self._photos.columns:
             self._photos = self._photos.withColumn("modified", _no_date())
 
@@ -151,44 +151,61 @@ def open_source(spark: SparkSession, path: str) -> Source:
     Raises:
         CaptionError: it does not exist, or is not such a table.
     """
-    kind = path.rstrip("/").rpartition(".")[2].lower()
-    if kind in ("csv", "txt"):
-        return PathTable(spark, path)
-    if kind == "parquet":
-        packed = "content" in _parquet(spark, path).columns
-        return PackedPhotos(spark, path) if packed else PathTable(spark, path)
-    return PhotoFiles(spark, path)
+    kind = _kind(path)
+    with in_one_sentence(f"{path} cannot be read", "check the name"):
+        if kind in ("csv", "txt"):
+            return PathTable(spark, path)
+        if kind == "parquet":
+            packed = "content" in spark.read.parquet(_pattern(spark, path)).columns
+            return PackedPhotos(spark, path) if packed else PathTable(spark, path)
+        return PhotoFiles(spark, path)
 
 
-def row_key(rounds: int, number: int, column: str = "key") -> Column:
+def _kind(path: str) -> str:
+    return path.rstrip("/").rpartition(".")[2].lower()
+
+
+def _is_glob(spark: SparkSession, path: str) -> bool:
+    """Whether a path is a glob: nothing is called like that, and it has a letter of globs."""
+    return not Storage(spark, path).exists(path) and WILD.search(path) is not None
+
+
+def _pattern(spark: SparkSession, path: str) -> str:
+    """What to give to Spark for a path of the user."""
+    return path if _is_glob(spark, path) else literal(path)
+
+
+def row_key(rounds: int, number: int) -> Column:
     """The condition that puts a photo into one of so many rounds."""
-    return F.pmod(F.xxhash64(column), F.lit(rounds)) == number
+    return F.pmod(F.xxhash64("key"), F.lit(rounds)) == number
 
 
 @contextlib.contextmanager
-def settings(spark: SparkSession, partition: int, file_cost: int) -> Iterator[None]:
-    """Plan reads with partitions of so many bytes, where each file counts `file_cost` besides its own."""
-    names = ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes")
-    before = [spark.conf.get(name) for name in names]
-    for name, value in zip(names, (partition, file_cost), strict=True):
+def read_partitions(spark: SparkSession, size: int, file_cost: int) -> Iterator[None]:
+    """Plan reads with partitions of `size` bytes, where each file counts `file_cost` besides its own.
+
+    Of Parquet, a few rows are read at once: each may hold a photo, and by default Java would hold 4,096 of them.
+    """
+    values = {
+        "spark.sql.files.maxPartitionBytes": size,
+        "spark.sql.files.openCostInBytes": file_cost,
+        "spark.sql.parquet.columnarReaderBatchSize": PACKED_ROWS,
+    }
+    before = {name: spark.conf.get(name) for name in values}
+    for name, value in values.items():
         spark.conf.set(name, str(value))
     try:
         yield
     finally:
-        for name, old in zip(names, before, strict=True):
+        for name, old in before.items():
             spark.conf.set(name, old)
 
 
 def _binary_files(spark: SparkSession):
     # A file that is gone, or that may not be read, has no row; the job then writes one that says so.
-    return spark.read.format("binaryFile").option("ignoreMissingFiles", True).option("ignoreCorruptFiles", True)
-
-
-def _load(reader, paths: list[str]) -> DataFrame:
-    try:
-        return reader.load(paths)
-    except AnalysisException as error:
-        raise CaptionError(f"{paths[0]} cannot be listed ({first_line(error)}): check the name.") from error
+    reader = spark.read.format("binaryFile").option("ignoreMissingFiles", True).option("ignoreCorruptFiles", True)
+    # Otherwise Spark would take a table of results among the photos, with its folders `run=`, for a part of theirs.
+    return reader.option("recursiveFileLookup", True)
 
 
 def _no_date() -> Column:
@@ -214,23 +231,14 @@ def _read(files: DataFrame, wanted: DataFrame, rule: Column | None) -> DataFrame
     )
 
 
-def _parquet(spark: SparkSession, path: str) -> DataFrame:
-    try:
-        return spark.read.parquet(path)
-    except AnalysisException as error:
-        raise CaptionError(f"{path} cannot be read as Parquet ({first_line(error)}): check the name.") from error
-
-
 def _read_paths(spark: SparkSession, path: str) -> DataFrame:
-    try:
-        if path.endswith(".txt"):
-            table = spark.read.text(path).withColumnRenamed("value", "path")
-        elif path.endswith(".csv"):
-            table = spark.read.option("header", True).csv(path)
-        else:
-            table = _parquet(spark, path)
-    except AnalysisException as error:
-        raise CaptionError(f"{path} cannot be read ({first_line(error)}): check the name.") from error
+    kind, pattern = _kind(path), _pattern(spark, path)
+    if kind == "txt":
+        table = spark.read.text(pattern).withColumnRenamed("value", "path")
+    elif kind == "csv":
+        table = spark.read.option("header", True).csv(pattern)
+    else:
+        table = spark.read.parquet(pattern)
     if "path" not in table.columns:
         raise CaptionError(f"{path} has no column path, only {', '.join(table.columns)}: rename one.")
     return table.select(F.trim("path").alias("path")).where("path <> ''")

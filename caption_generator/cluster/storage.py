@@ -1,9 +1,55 @@
 """Files and folders of any file system that Hadoop knows, through the driver's Java: local, `hdfs://`, `s3a://`."""
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import PySparkException, PythonException
+
+from caption_generator.common.errors import CaptionError, first_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+WILD = re.compile(r"[*?\[\]{}\\]")  # what has a meaning of its own in a glob
+
+
+def literal(path: str) -> str:
+    """A glob that only this path matches: Spark takes every path that it reads for a glob."""
+    return WILD.sub(r"\\\g<0>", path)
+
+
+@contextlib.contextmanager
+def in_one_sentence(trouble: str, remedy: str) -> Iterator[None]:
+    """Raise an error of Spark or of its Java as a `CaptionError`, and one of a worker as the worker's sentence.
+
+    Args:
+        trouble: what cannot be done, and where.
+        remedy: what to do.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        if _after_ctrl_c(error):
+            raise KeyboardInterrupt from error
+        # The sentence of a worker is among a hundred lines of Java.
+        said = [line.partition("CaptionError: ")[2] for line in str(error).splitlines() if "CaptionError: " in line]
+        raise CaptionError(said[-1] if said else f"{trouble} ({_reason(error)}): {remedy}.") from error
+
+
+def _after_ctrl_c(error: BaseException) -> bool:
+    """Whether Ctrl-C came before the error: it breaks off a talk with Java, and Py4J may fail at the next word."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _reason(error: PySparkException | Py4JError) -> str:
+    if isinstance(error, PythonException):
+        return first_line(str(error).rstrip().rpartition("\n")[2])  # what a worker raised comes after its traceback
+    return first_line(error.java_exception.toString() if isinstance(error, Py4JJavaError) else error)
 
 
 class Storage:
@@ -13,9 +59,16 @@ class Storage:
         """
         Args:
             folder: a path or a URI.
+
+        Raises:
+            CaptionError: Hadoop does not know its file system.
         """
         self._path = spark._jvm.org.apache.hadoop.fs.Path
-        self._system = self._path(folder).getFileSystem(spark._jsc.hadoopConfiguration())
+        remedy = (
+            "check the name, and give Spark the package of its file system: notebooks/spark.md has the one of s3a://"
+        )
+        with in_one_sentence(f"{folder} cannot be reached", remedy):
+            self._system = self._path(folder).getFileSystem(spark._jsc.hadoopConfiguration())
 
     def qualified(self, path: str) -> str:
         """The path as Spark writes it, such as `file:/photos/dog.jpg`."""

@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from caption_generator.cluster.storage import Storage
+from caption_generator.cluster.storage import Storage, in_one_sentence, literal
 from caption_generator.cluster.tasks import Task, result_schema
 from caption_generator.common.errors import CaptionError
 
@@ -47,24 +47,30 @@ class Table:
         self._folder = self._storage.qualified(folder)
         self._staging = f"{self._folder}/_staging"
         self._schema = from_arrow_schema(result_schema(task))
-        runs = self._runs()
-        self.is_new = not runs
-        if runs:
-            found = self._spark.read.parquet(f"{self._folder}/{runs[0]}").columns
-            if found != self._schema.names:
-                raise CaptionError(
-                    f"{folder} holds the columns {', '.join(found)}, and this run makes {', '.join(self._schema.names)}"
-                    ": choose another folder."
-                )
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        if not (runs := self._runs()):
+            return
+        found = self._spark.read.parquet(literal(f"{self._folder}/{runs[0]}")).columns
+        if found != self._schema.names:
+            raise CaptionError(
+                f"{self._folder} holds the columns {', '.join(found)}, and this run makes "
+                f"{', '.join(self._schema.names)}: choose another folder."
+            )
+
+    def is_new(self) -> bool:
+        """Whether it has no row yet. Only in the block of `lock` does the answer stay true."""
+        return not self._runs()
 
     def _runs(self) -> list[str]:
         return [name for name in self._storage.folders(self._folder) if name.startswith("run=")]
 
     def rows(self) -> DataFrame:
         """All rows, of all models and of older states of photos, too."""
-        if not self._runs():
+        if self.is_new():
             return self._spark.createDataFrame([], self._schema)
-        return self._spark.read.schema(self._schema).parquet(self._folder)
+        return self._spark.read.schema(self._schema).parquet(literal(self._folder))
 
     def done(self, retry_errors: bool) -> DataFrame:
         """`path` and `modified` of the photos that this task has done.
@@ -86,7 +92,7 @@ class Table:
         path = f"{self._staging}/{name}"
         # Small row groups can be read by many tasks, also where they are photos.
         rows.write.mode("overwrite").option("parquet.block.size", ROW_GROUP).parquet(path)
-        return self._spark.read.schema(rows.schema).parquet(path)
+        return self._spark.read.schema(rows.schema).parquet(literal(path))
 
     def add(self, rows: DataFrame, photos: DataFrame) -> tuple[int, int]:
         """Add the rows of one round.
@@ -134,11 +140,12 @@ class Table:
         A killed run leaves its lock behind. The next run waits until that is old, half a minute at most.
 
         Raises:
-            CaptionError: another run is at work.
+            CaptionError: another run is at work, has added other results, or the folder cannot be written to.
         """
         path = f"{self._folder}/_lock"
-        while not self._storage.touch(path, new=True):
-            self._wait(path)
+        with in_one_sentence(f"{self._folder} cannot be written", "choose a folder that you may write to"):
+            while not self._storage.touch(path, new=True):
+                self._wait(path)
         self._storage.delete(self._staging)
         stop = threading.Event()
 
@@ -149,6 +156,7 @@ class Table:
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
         try:
+            self._check_columns()
             yield
         finally:
             stop.set()
