@@ -6,11 +6,11 @@ from functools import cache
 from caption_generator.inference.imagenet_words import plurals, things
 
 _PEOPLE = """
-    " man men woman women boy boys girl girls child children kid kids people person baby toddler lady ladies guy
-    guys adult adults male males female females mother father someone friend friends teenager teenagers crowd
-    audience spectators onlookers couple team player players rider riders skateboarder skateboarders skater skaters
-    surfer snowboarder skier biker bikers bicyclist cyclist cyclists motorcyclist racer climber hiker hikers swimmer
-    dancer dancers
+    man men woman women boy boys girl girls child children kid kids people person baby toddler lady ladies guy guys
+    adult adults male males female females mother father someone friend friends teenager teenagers crowd audience
+    spectators onlookers couple team player players rider riders skateboarder skateboarders skater skaters surfer
+    snowboarder skier biker bikers bicyclist cyclist cyclists motorcyclist racer climber hiker hikers swimmer dancer
+    dancers
 """
 PEOPLE = frozenset(_PEOPLE.split())
 # What the table of ImageNet's things lacks. The words of a line may stand for the same.

@@ -26,11 +26,12 @@ class Tokenizer:
     Attributes:
         words: every token by its number; the first four are `SPECIAL_TOKENS`, then the most frequent word first.
         max_length: words of the longest caption that it was fitted on; no caption is generated longer.
+            It is `LONGEST` at most.
     """
 
     def __init__(self, words: Sequence[str], max_length: int):
         self.words = list(words)
-        self.max_length = max_length
+        self.max_length = min(LONGEST, max_length)
         self._numbers = {word: number for number, word in enumerate(self.words)}
 
     @classmethod
@@ -48,7 +49,7 @@ class Tokenizer:
         ]
         if not frequent:
             raise CaptionError(f"no word occurs {min_count} times in {len(split)} captions: lower min_count.")
-        return cls([*SPECIAL_TOKENS, *frequent], min(LONGEST, max(map(len, split))))
+        return cls([*SPECIAL_TOKENS, *frequent], max(map(len, split)))
 
     @classmethod
     def from_dict(cls, loaded: Any) -> "Tokenizer":

@@ -446,6 +446,13 @@ def test_nor_does_such_a_text_in_an_attribute(libver, value, tmp_path):
         pass
 
 
+def test_a_text_attribute_without_a_value_is_read(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["nothing"] = h5py.Empty(h5py.string_dtype())
+    with open_plain(tmp_path / "a.h5") as file:
+        assert isinstance(file.attrs["nothing"], h5py.Empty)
+
+
 def test_a_large_attribute_is_refused_unread(path):
     with h5py.File(path, "a", libver="latest") as file:
         group = file.create_group("new")  # with attributes of any size, as older groups have none

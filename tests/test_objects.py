@@ -9,6 +9,7 @@ def test_words_for_the_same_stand_together():
     assert "cat" not in synonyms()["dog"]
     assert "street" in synonyms() and "street" not in nouns()
     assert not {"a", "red", "running", "two"} & synonyms().keys()
+    assert all(word.replace("-", "").replace(" ", "").isalpha() for word in synonyms())
 
 
 def test_named_objects_are_the_words_with_their_synonyms():

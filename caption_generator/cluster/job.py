@@ -87,7 +87,8 @@ def process(
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH))
     began = time.monotonic()
     remedy = f"see what it printed above, and run it again, as {output} keeps the rounds before"
-    with in_one_sentence("Spark gave up", remedy), (table := Table(spark, output, task)).lock():
+    table = Table(spark, output, task)
+    with in_one_sentence("Spark gave up", remedy), table.lock():
         is_new = table.is_new()
         # The names and dates of a million files are little data: one partition a core.
         with read_partitions(spark, size=2**50, file_cost=1):

@@ -40,14 +40,13 @@ class Table:
     def __init__(self, spark: SparkSession, folder: str, task: Task):
         """
         Raises:
-            CaptionError: the folder holds other results.
+            CaptionError: Hadoop does not know the file system of the folder.
         """
         self._spark, self.task = spark, task
         self._storage = Storage(spark, folder)
         self._folder = self._storage.qualified(folder)
         self._staging = f"{self._folder}/_staging"
         self._schema = from_arrow_schema(result_schema(task))
-        self._check_columns()
 
     def _check_columns(self) -> None:
         if not (runs := self._runs()):
@@ -140,7 +139,7 @@ class Table:
         A killed run leaves its lock behind. The next run waits until that is old, half a minute at most.
 
         Raises:
-            CaptionError: another run is at work, has added other results, or the folder cannot be written to.
+            CaptionError: another run is at work, the folder holds other results, or it cannot be written to.
         """
         path = f"{self._folder}/_lock"
         with in_one_sentence(f"{self._folder} cannot be written", "choose a folder that you may write to"):

@@ -36,11 +36,6 @@ def open_plain(path: str | Path) -> Iterator[h5py.File]:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             longest = longest_text(content)
             with h5py.File(path, "r") as opened:
-                if opened.id.get_create_plist().get_sizes() != (
-                    8,
-                    8,
-                ):  # of offsets and lengths, as everyone has
-                    raise ValueError("it is HDF5 of an unusual kind")
                 _check_plain(opened, content, longest)
                 yield opened
 
@@ -49,8 +44,10 @@ def _check_plain(file: h5py.File, content: mmap.mmap, longest: int) -> None:
     """Refuse links, and arrays and attributes that do not lie in the file as they are.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is one, or the file is of an unusual kind.
     """
+    if file.id.get_create_plist().get_sizes() != (8, 8):  # bytes of an offset and of a length, as everyone writes them
+        raise ValueError("it is HDF5 of an unusual kind")
     seen, todo, found, stored = {_address(file)}, [file], [], 0
     while todo:
         item = todo.pop()

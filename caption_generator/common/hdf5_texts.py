@@ -12,7 +12,7 @@ from itertools import accumulate
 
 HEAP = b"GCOL\1"  # the beginning of a heap
 REFERENCE = 16  # bytes
-TEXTS = 9  # the class of their datatype
+TEXTS, EMPTY = 9, 2  # the class of their datatype, and the kind of shape of an attribute without a value
 
 
 def longest_text(content: mmap.mmap) -> int:
@@ -87,8 +87,10 @@ def check_attributes(content: mmap.mmap, name: str, longest: int) -> None:
 
 
 def _count(dataspace: bytes) -> int:
-    """The number of values in an array, by its dataspace message."""
+    """The number of values in an array, by its dataspace message; 0 if it is said to be empty."""
     version, rank = dataspace[:2]
+    if version == 2 and dataspace[3] == EMPTY:
+        return 0
     return math.prod(struct.unpack_from(f"<{rank}Q", dataspace, 8 if version == 1 else 4))
 
 

@@ -18,7 +18,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -132,9 +132,11 @@ def is_finished(last: Path, model: Checkpoint, settings: Settings) -> bool:
     if settings.epochs not in [row["epoch"] for row in logged]:
         return False  # the checkpoint is written first, and a run may have been killed before it was logged
     found = load_checkpoint(last)
-    *before, stage = found.training.get("stages") or [{}]
+    if not (stages := found.training.get("stages")):
+        return False
+    *before, stage = stages
     return (
-        type(settings)(**stage) == settings  # an earlier version may have known fewer settings
+        asdict(type(settings)()) | stage == asdict(settings)  # an earlier version may have known fewer settings
         and before == model.training.get("stages", [])
         and found.training.get("averaged") == model.training.get("averaged")
         and found.training.get("fingerprint") == model.training["fingerprint"]

@@ -40,7 +40,7 @@ class Reward:
         self.most = [_most(group) for group in counts]
         self.unigrams = [[_unigrams(caption) for caption in group] for group in counts]
         self.lengths = [[_words(caption) for caption in group] for group in counts]
-        self.named = [named_objects(group) for group in references.values()]
+        self.named = [named_objects(group) for group in references.values()] if hallucination else []
 
     def __call__(self, image: int, words: Sequence[str]) -> float:
         """The reward of `words`, with the end as the last of them if it was reached, for the image of that number."""

@@ -17,7 +17,7 @@ from caption_generator.decoders import Decoder, DecoderSpec, build_decoder
 from caption_generator.encoders import EncoderIdentity
 from caption_generator.legacy.features import check_feature_size
 from caption_generator.legacy.pickles import Vocabulary
-from caption_generator.tokenizer import LONGEST, UNKNOWN, Tokenizer
+from caption_generator.tokenizer import UNKNOWN, Tokenizer
 
 # The gates of an LSTM by Keras' major version and their name there, and the cell that has them here.
 GATES = {("2", "sigmoid"): "lstm", ("3", "sigmoid"): "lstm", ("2", "hard_sigmoid"): "lstm-hard"}
@@ -86,7 +86,7 @@ def read_merge_model(
             "one with notebook 4."
         ) from error
     longest = max_length or (room - 2 if room else vocabulary.tokenizer.max_length)
-    tokenizer = Tokenizer(vocabulary.tokenizer.words, min(LONGEST, longest))
+    tokenizer = Tokenizer(vocabulary.tokenizer.words, longest)
     return Checkpoint(decoder, tokenizer, identity, training={"dataset": "", "converted_from": Path(path).name})
 
 

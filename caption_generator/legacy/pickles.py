@@ -10,7 +10,7 @@ import numpy as np
 from caption_generator.common.errors import CaptionError, first_line
 from caption_generator.common.files import open_regular
 from caption_generator.common.pickles import PlainUnpickler, StandIn, plain_dict
-from caption_generator.tokenizer import LONGEST, SPECIAL_TOKENS, UNFIT, Tokenizer
+from caption_generator.tokenizer import SPECIAL_TOKENS, UNFIT, Tokenizer
 
 # What the projects put around a caption. Keras' Tokenizer strips the brackets of <start>, and leaves an ordinary word.
 MARKS = (("startseq", "endseq"), ("<start>", "<end>"), ("start", "end"))
@@ -107,8 +107,7 @@ def read_tokenizer(path: str | Path, max_length: int = MAX_LENGTH) -> Vocabulary
     taken = {*marks, unknown, *SPECIAL_TOKENS}
     words = [word for word in sorted(numbers, key=numbers.__getitem__) if word not in taken]
     theirs = [0, *(numbers.get(word, 0) for word in (*marks, unknown, *words))]
-    tokenizer = Tokenizer([*SPECIAL_TOKENS, *words], min(LONGEST, max_length))
-    return Vocabulary(tokenizer, np.array(theirs), len(numbers) + 1)
+    return Vocabulary(Tokenizer([*SPECIAL_TOKENS, *words], max_length), np.array(theirs), len(numbers) + 1)
 
 
 def _are_numbered(numbers: Any) -> bool:
