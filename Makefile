@@ -7,7 +7,7 @@
 # make notebooks          run the notebooks on the sample and save their outputs (for developers)
 
 PYTHON ?= python3
-IMAGE ?= examples/coffee.jpg
+IMAGE ?= examples/cow.jpg
 VENV ?= .venv
 BIN = $(VENV)/bin
 

@@ -1,6 +1,6 @@
 """Caption some examples and draw them as one picture, `models/captions.jpg`.
 
-    python examples/draw_captions.py cat.jpg boats.jpg --wrong raccoon.jpg
+    python examples/draw_captions.py cat.jpg cow.jpg --wrong raccoon.jpg
 
 A person judges whether a caption is true. The photos after `--wrong` get a red frame.
 """

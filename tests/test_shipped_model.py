@@ -20,14 +20,14 @@ CAPTIONS = {
     "boats.jpg": "a boat is sitting on a boat in the water",
     "cat.jpg": "a close up of a gray cat with a camera",
     "coffee.jpg": "a close up of a coffee sitting on a table",
+    "cow.jpg": "a black and white cow standing in a field",
+    "dog.jpg": "a german shepherd dog is running through the grass",
     "goldfish.jpg": "a yellow fish is in the water",
     "grace_hopper.jpg": "a man in a black shirt and tie",
-    "moose.jpg": "a black dog is standing in the grass",
+    "horse.jpg": "three black dogs are running in a field",
     "photographer.jpg": "a man is sitting on a tripod with a camera",
     "raccoon.jpg": "a gray cat sitting on top of a tree",
-    "rocket.jpg": "a large plane is flying in the sky",
-    "volleyball.jpg": "a group of people are playing with a volleyball ball",
-    "windmill.jpg": "a large clock tower in front of a building",
+    "sheep.jpg": "a white sheep standing in a field of grass",
 }
 RECORD = json.loads((ROOT / "models" / "scores.json").read_text())
 
