@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -412,6 +413,31 @@ def test_a_heap_of_texts_of_a_wrong_size_is_refused(size, path, saved):
     changed[start + 8 : start + 16] = struct.pack("<Q", size)
     path.write_bytes(changed)
     refused(path, "heap of texts")
+
+
+def test_a_circle_of_free_blocks_in_a_heap_of_names_does_not_go_on_for_ever(path, saved):
+    """HDF5 notes each free block that it comes to, and would fill the memory."""
+    changed, heaps = bytearray(saved), 0
+    for heap in re.finditer(b"HEAP\0\0\0\0", saved):
+        _, free, data = struct.unpack_from("<QQQ", saved, heap.start() + 8)
+        if free == 1:  # this heap is full
+            continue
+        changed[data + free : data + free + 8] = struct.pack("<Q", free)
+        path.write_bytes(changed)
+        refused(path, "heap of names")
+        changed[data + free : data + free + 8] = saved[data + free : data + free + 8]
+        heaps += 1
+    assert heaps
+    path.write_bytes(changed)
+    assert load_checkpoint(path).training == {"dataset": "drawn"}
+
+
+def test_a_file_with_something_before_its_beginning_is_refused(tmp_path):
+    """Its addresses count from another place, and the checks would look at the wrong ones."""
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as file:
+        file["array"] = np.ones(3, "f")
+    with pytest.raises(OSError, match="does not begin"), open_plain(tmp_path / "a.h5"):
+        pass
 
 
 @pytest.mark.parametrize("longest", [2**31, 2**32 - 1])

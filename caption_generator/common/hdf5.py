@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 
 from caption_generator.common.files import open_regular
-from caption_generator.common.hdf5_texts import check_attributes, check_lengths, longest_text
+from caption_generator.common.hdf5_heaps import check_attributes, check_lengths, check_names, longest_text
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_METADATA = 64 << 20  # bytes of a file that are not arrays: names, settings, vocabulary
 MAX_STRINGS = 1 << 29  # bytes that a list of texts may take
 MAX_TEXTS = 100  # different names of attributes with texts, each of which is searched for in the file
@@ -34,6 +35,9 @@ def open_plain(path: str | Path) -> Iterator[h5py.File]:
         if not file.seek(0, os.SEEK_END):
             raise OSError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content[: len(SIGNATURE)] != SIGNATURE:  # HDF5 allows it further on, where other addresses count
+                raise OSError("it does not begin as HDF5 does")
+            check_names(content)
             longest = longest_text(content)
             with h5py.File(path, "r") as opened:
                 _check_plain(opened, content, longest)

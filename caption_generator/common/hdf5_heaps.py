@@ -1,7 +1,8 @@
-"""Texts of any length in HDF5 files. The file says how long each is, and HDF5 believes it before it looks at the text.
+"""The heaps of names and texts in HDF5 files. HDF5 believes what they say of their sizes, before it looks at the text.
 
-A heap holds the texts. An array or an attribute holds 16 bytes for each text: 4 bytes for its length, 8 for the address
-of its heap, 4 for its number there. These functions read the bytes themselves, before HDF5 does.
+A group keeps the names of its members in a heap. Another kind of heap holds texts of any length. An array or an
+attribute holds 16 bytes for each such text: 4 bytes for its length, 8 for the address of its heap, 4 for its number
+there. These functions read the bytes themselves, before HDF5 does.
 """
 
 import math
@@ -10,9 +11,31 @@ import struct
 from collections.abc import Iterator
 from itertools import accumulate
 
-HEAP = b"GCOL\1"  # the beginning of a heap
+HEAP = b"GCOL\1"  # the beginning of a heap of texts
+NAMES = b"HEAP\0\0\0\0"  # of a heap of names
+LAST = 1  # in the place of the next free block, the list of them ends
 REFERENCE = 16  # bytes
 TEXTS, EMPTY = 9, 2  # the class of their datatype, and the kind of shape of an attribute without a value
+
+
+def check_names(content: mmap.mmap) -> None:
+    """Follow the list of free blocks in each heap of names, as HDF5 will before it reads a name.
+
+    HDF5 File Format Specification, III.D, "Local Heaps".
+
+    Raises:
+        ValueError: a list has more blocks than there is room for.
+    """
+    for start in _places(content, NAMES):
+        if start + 32 > len(content):
+            continue
+        size, free, data = struct.unpack_from("<QQQ", content, start + 8)
+        for _ in range(min(size, len(content)) // 16 + 1):
+            if free == LAST or data + free + 16 > len(content):
+                break  # HDF5 refuses what is outside the file
+            (free,) = struct.unpack_from("<Q", content, data + free)
+        else:
+            raise ValueError("a heap of names is damaged")
 
 
 def longest_text(content: mmap.mmap) -> int:
