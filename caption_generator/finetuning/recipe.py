@@ -63,6 +63,7 @@ STAGES: Mapping[str, Sequence[Settings]] = {
 }
 AVERAGED = 3  # the number of last epochs of the last stage whose mean ships
 BEAMS = (1, 3, 5)
+HIGH, LOW = 0.7, 0.3  # scores of captions that are to be trusted, and not
 
 
 def run(workspace: Workspace, others: Sequence[Workspace] = ()) -> None:
@@ -195,8 +196,9 @@ def dev_scores(captioner: Captioner, images: Path, data: Dataset) -> dict[str, f
     """All that `models/scores.json` has of one set of dev photos.
 
     Beside the usual scores, these are the numbers of different captions and of different words, CHAIR, the share of
-    captions that name a thing which people named ("right"), and the area under the curve of the score ("AUC"): how well
-    it tells these captions from the others. It is left out where all captions are right, or none.
+    captions that name a thing which people named ("right"), among all and among those with a high or low score, and the
+    area under the curve of the score ("AUC"): how well it tells these captions from the others. What cannot be computed
+    is left out: AUC where all captions are right, or none.
 
     Args:
         images: the folder of the photos.
@@ -206,11 +208,15 @@ def dev_scores(captioner: Captioner, images: Path, data: Dataset) -> dict[str, f
     found = {name: caption.text for name, caption in best.items()}
     scores = evaluate.score(found, data.references)
     variety = evaluate.diversity(list(found.values()))
-    right = [evaluate.names_a_thing(text, data.dev[name]) for name, text in found.items()]
+    right = np.array([evaluate.names_a_thing(text, data.dev[name]) for name, text in found.items()])
+    certainty = np.array([caption.score for caption in best.values()])
     row = scores.corpus | {"captions": variety.distinct, "words": variety.vocabulary}
-    row |= evaluate.chair(found, data.dev) | {"right": 100 * sum(right) / len(right)}
-    if 0 < sum(right) < len(right):
-        row["AUC"] = 100 * evaluate.area_under_curve([caption.score for caption in best.values()], right)
+    row |= evaluate.chair(found, data.dev) | {"right": 100 * float(right.mean())}
+    for name, chosen in ((f"right, score >= {HIGH}", certainty >= HIGH), (f"right, score < {LOW}", certainty < LOW)):
+        if chosen.any():
+            row[name] = 100 * float(right[chosen].mean())
+    if right.any() and not right.all():
+        row["AUC"] = 100 * evaluate.area_under_curve(certainty.tolist(), right.tolist())
     return {name: round(value, 2) for name, value in row.items()} | {"tokens": scores.tokenizer}
 
 
