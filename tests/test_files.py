@@ -85,6 +85,17 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence_with_the_way_out(tmp
         pass
 
 
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_a_folder_or_a_device_in_the_place_of_the_file_is_named_and_stays(kind, tmp_path):
+    """As root, a file that is renamed to /dev/null would take its place for all programs."""
+    path = tmp_path / "features.p"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(CaptionError, match=r"features\.p, which is a folder or a device"), replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.is_dir() if kind == "folder" else path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_one_sentence_with_the_way_out(tmp_path):
     tmp_path.chmod(0o500)

@@ -68,10 +68,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     suffix, because Keras chooses the format by it.
 
     Raises:
-        CaptionError: the folder cannot be written to, or the disk is full.
+        CaptionError: the folder cannot be written to, the disk is full, or `path` is a folder or a device, such as
+            /dev/null: renamed to it, the file would take the place of the device.
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise CaptionError(
+                f"cannot write {path}, which is a folder or a device: name another file, or move it away."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
