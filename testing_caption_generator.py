@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from caption_generator.captioner import Captioner, vocabulary_note
-from caption_generator.common.console import json_line, let_stdout_take_any_text, positive, progress
+from caption_generator.common.console import beam_width, json_line, let_stdout_take_any_text, progress
 from caption_generator.common.errors import CaptionError, printable
 from caption_generator.images import find_pictures
 from caption_generator.search import BEAM
@@ -29,9 +29,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-i", "--image", nargs="+", required=True, metavar="PATH", help="photos, folders or globs")
     parser.add_argument("--json", action="store_true", help="one JSON object a line: image, caption, score (0 to 1)")
     parser.add_argument(
-        "--beam", type=positive, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
+        "--beam", type=beam_width, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
     )
-    parser.add_argument("--top", type=positive, default=1, metavar="N", help="captions a photo; widens the beam to N")
+    parser.add_argument("--top", type=beam_width, default=1, metavar="N", help="captions a photo; widens the beam to N")
     parser.add_argument("--model", metavar="FILE", help="a checkpoint of notebook 4 (default: the one that ships)")
     parser.add_argument(
         "--encoder-weights",
@@ -51,6 +51,28 @@ def parse_arguments() -> argparse.Namespace:
 
 def complain(sentence: str) -> None:
     print(f"testing_caption_generator.py: {printable(sentence)}", file=sys.stderr)
+
+
+def put(line: str) -> None:
+    """Print a caption at once: who reads them, or a file that they go to, need not wait for the end of the run.
+
+    Raises:
+        CaptionError: it cannot be written; the disk may be full.
+    """
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()
+        raise CaptionError(
+            f"the captions cannot be written any further ({error.strerror}): send them elsewhere and run this again."
+        ) from error
+
+
+def drop_stdout() -> None:
+    """Let what stdout still holds go nowhere, or Python would complain of it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> int:
@@ -73,13 +95,13 @@ def main() -> int:
             for caption in result.captions[: options.top]:
                 if options.json:
                     line = {"image": str(result.path), "caption": caption.text, "score": round(caption.score, 4)}
-                    print(json_line(line), flush=True)
+                    put(json_line(line))
                 else:
                     name = (
                         printable(str(result.path)) if sys.stdout.isatty() else result.path
                     )  # programs read it as it is
                     text = printable(caption.text)
-                    print(text if one_photo else f"{name}\t{text}", flush=True)
+                    put(text if one_photo else f"{name}\t{text}")
             if options.show:  # otherwise the memory of a run would grow with its photos
                 shown.append(result)
         if options.show and shown:
@@ -103,7 +125,7 @@ def run() -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         return 0
 
 

@@ -160,11 +160,27 @@ def test_a_reader_that_has_seen_enough_hears_no_complaint(model, workspace):
         assert process.wait() == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_captions_that_cannot_be_written_are_one_sentence(model, workspace):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command("-i", workspace.images, "--model", model, "--beam", 1),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert "captions cannot be written any further (No space left on device)" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "required: -i/--image"),
         (("-i", "x.jpg", "--beam", "0"), "--beam: 0 is not 1 or more"),
+        (("-i", "x.jpg", "--beam", "100000"), "--beam: 100000 is more than 1000"),
         (("-i", "x.jpg", "--top", "many"), "--top"),
     ],
 )

@@ -30,6 +30,14 @@ def positive(text: str) -> int:
     return number
 
 
+def beam_width(text: str) -> int:
+    """As `positive`, up to 1,000: a wider beam takes gigabytes, and hours."""
+    number = positive(text)
+    if number > 1000:
+        raise argparse.ArgumentTypeError(f"{text} is more than 1000")
+    return number
+
+
 def json_line(value: Any) -> str:
     """JSON on one line that stdout can take: UTF-8 as it is, and an escape for what is not printable or not text."""
     line = json.dumps(value, ensure_ascii=False)
