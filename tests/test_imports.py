@@ -11,7 +11,8 @@ PACKAGE = ROOT / "caption_generator"
 # The modules of a line do not import one another.
 LAYERS = """
 common.errors common.pictures common.console common.numbers common.hdf5_texts
-common.files common.keras_settings workspace
+common.files common.keras_settings
+workspace
 common.pickles common.hdf5 caption_files images download
 torch_file
 

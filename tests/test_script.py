@@ -138,7 +138,13 @@ def test_names_outside_the_code_page_cost_no_caption(model, tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
-    ("model", "sentence"), [("missing.h5", "missing.h5 does not exist"), (".", ". is a folder, not a model")]
+    ("model", "sentence"),
+    [
+        ("missing.h5", "missing.h5 does not exist"),
+        (".", ". is a folder, not a model"),
+        ("x" * 300, "cannot be read (File name too long)"),
+        ("/dev/null", "/dev/null is a device, not a model"),
+    ],
 )
 def test_a_missing_model_is_one_sentence(workspace, model, sentence):
     done = run("-i", workspace.images, "--model", model)

@@ -35,6 +35,17 @@ def file_digest(path: str | Path) -> str:
     return found.hexdigest()[:12]
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file; False, too, where nobody may look, or where the name is too long for one.
+
+    `Path.is_file` raises an error there before Python 3.14.
+    """
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file to read its bytes. A FIFO, which would wait for a writer for ever, and a device are refused.
 
