@@ -68,6 +68,14 @@ def _any_text(error: UnicodeError) -> tuple[str | bytes, int]:
     return char.encode("unicode_escape").decode(), error.start + 1
 
 
+def quiet_at_ctrl_c(main: Callable[[], int]) -> int:
+    """The exit code of a command: that of `main`, or 130 after Ctrl-C, which the user knows of without a traceback."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
+
 class Shared:
     """A context that several threads may be in at once: the first one enters it, the last one leaves it.
 

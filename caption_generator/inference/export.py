@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from caption_generator.common.console import load_tensorflow
+from caption_generator.common.console import load_tensorflow, quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import file_digest, is_file
 from caption_generator.inference.exported import ExportedModel, export_path
@@ -77,4 +77,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quiet_at_ctrl_c(main))
