@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import testing_caption_generator
+from caption_generator import plots
 from caption_generator.captioner import Result
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
 from caption_generator.decoders import DecoderSpec, build_decoder
@@ -202,6 +203,24 @@ def test_help_shows_examples():
     done = run("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "examples:\n  python testing_caption_generator.py -i dog.jpg" in done.stdout
+
+
+def test_a_picture_of_thousands_of_photos_has_the_first_of_them_and_says_so(monkeypatch, workspace, capsys):
+    caption = Caption("a wall", (("a", 0.5), ("wall", 0.5), ("<end>", 0.5)), -0.7)
+    stub = SimpleNamespace(
+        engine=SimpleNamespace(tokenizer=None), caption_files=lambda paths: [Result(path, (caption,)) for path in paths]
+    )
+    drawn: list[Result] = []
+    monkeypatch.setattr(testing_caption_generator, "MOST_SHOWN", 5)
+    monkeypatch.setattr(testing_caption_generator.Captioner, "load", lambda *_: stub)
+    monkeypatch.setattr(testing_caption_generator, "vocabulary_note", lambda *_: "")
+    monkeypatch.setattr(plots, "show_or_save", lambda results, path: drawn.extend(results))
+    monkeypatch.setattr(sys, "argv", ["testing_caption_generator.py", "-i", str(workspace.images), "--show"])
+    assert testing_caption_generator.main() == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 12
+    assert [result.path.name for result in drawn] == workspace.image_names()[:5]
+    assert printed.err == "testing_caption_generator.py: the picture lacks 7 photos: it shows 5 at most.\n"
 
 
 def test_captions_that_are_written_are_not_kept(monkeypatch, workspace, capsys):
