@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from caption_generator.cluster.session import start_spark
-from caption_generator.common.console import positive
+from caption_generator.common.console import beam_width, positive
 from caption_generator.common.errors import CaptionError, printable
 from caption_generator.search import BEAM
 from caption_generator.workspace import BUNDLED_MODEL
@@ -37,9 +37,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("output", metavar="OUTPUT", help="a folder for the table; run again, it gets what is new")
     parser.add_argument("--model", metavar="FILE", help="a checkpoint or an export (default: the one that ships)")
     parser.add_argument(
-        "--beam", type=positive, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
+        "--beam", type=beam_width, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
     )
-    parser.add_argument("--top", type=positive, default=1, metavar="N", help="captions a photo; widens the beam to N")
+    parser.add_argument("--top", type=beam_width, default=1, metavar="N", help="captions a photo; widens the beam to N")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--features", metavar="ENCODER", help="compute features instead: bundled, xception ...")
     instead.add_argument("--pack", action="store_true", help="only copy the photos into a table")

@@ -1,17 +1,24 @@
 """Caption photos from the command line with a trained model."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from caption_generator.captioner import Captioner, vocabulary_note
-from caption_generator.common.console import json_line, let_stdout_take_any_text, positive, progress
+from caption_generator.captioner import Captioner, Result, vocabulary_note
+from caption_generator.common.console import (
+    beam_width,
+    drop_stdout,
+    json_line,
+    let_stdout_take_any_text,
+    progress,
+    put_line,
+)
 from caption_generator.common.errors import CaptionError, printable
 from caption_generator.images import find_pictures
 from caption_generator.search import BEAM
 from caption_generator.workspace import BUNDLED_MODEL
 
+MOST_SHOWN = 99  # photos in the picture of --show, each of which takes 1.5 MB of memory and 0.1 s until it is drawn
 EXAMPLES = """\
 examples:
   python testing_caption_generator.py -i dog.jpg                one caption on one line
@@ -29,9 +36,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-i", "--image", nargs="+", required=True, metavar="PATH", help="photos, folders or globs")
     parser.add_argument("--json", action="store_true", help="one JSON object a line: image, caption, score (0 to 1)")
     parser.add_argument(
-        "--beam", type=positive, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
+        "--beam", type=beam_width, default=BEAM, metavar="N", help="beam width; 1 is greedy (default: %(default)s)"
     )
-    parser.add_argument("--top", type=positive, default=1, metavar="N", help="captions a photo; widens the beam to N")
+    parser.add_argument("--top", type=beam_width, default=1, metavar="N", help="captions a photo; widens the beam to N")
     parser.add_argument("--model", metavar="FILE", help="a checkpoint of notebook 4 (default: the one that ships)")
     parser.add_argument(
         "--encoder-weights",
@@ -59,7 +66,8 @@ def main() -> int:
     model = options.model or BUNDLED_MODEL
     paths, errors = find_pictures(options.image)
     one_photo = len(options.image) == 1 and paths == [Path(options.image[0])]
-    shown = []
+    shown: list[Result] = []
+    captioned = 0
     try:
         captioner = Captioner.load(model, max(options.beam, options.top), options.encoder_weights)
         if note := vocabulary_note(captioner.engine.tokenizer, model):
@@ -73,14 +81,14 @@ def main() -> int:
             for caption in result.captions[: options.top]:
                 if options.json:
                     line = {"image": str(result.path), "caption": caption.text, "score": round(caption.score, 4)}
-                    print(json_line(line), flush=True)
+                    put_line(json_line(line))
                 else:
-                    name = (
-                        printable(str(result.path)) if sys.stdout.isatty() else result.path
-                    )  # programs read it as it is
+                    # Programs read the name as it is.
+                    name = printable(str(result.path)) if sys.stdout.isatty() else result.path
                     text = printable(caption.text)
-                    print(text if one_photo else f"{name}\t{text}", flush=True)
-            if options.show:  # otherwise the memory of a run would grow with its photos
+                    put_line(text if one_photo else f"{name}\t{text}")
+            captioned += 1
+            if options.show and captioned <= MOST_SHOWN:  # the memory of a run must not grow with its photos
                 shown.append(result)
         if options.show and shown:
             try:
@@ -89,6 +97,8 @@ def main() -> int:
                 raise CaptionError(f"--show needs more packages ({error}): pip install -r requirements.txt.") from error
             if saved := show_or_save(shown, options.out):
                 complain(f"no display: the picture is in {saved}.")
+            if captioned > MOST_SHOWN:
+                complain(f"the picture shows the first {MOST_SHOWN} photos of {captioned:,}.")
     except CaptionError as error:
         errors.append(str(error))
     for sentence in errors:
@@ -103,7 +113,7 @@ def run() -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         return 0
 
 

@@ -1,10 +1,12 @@
 """Captions out of the files that people have: Flickr8k's own, tables, and COCO's JSON; and which photo a name means."""
 
+import ast
 import csv
 import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -26,13 +28,12 @@ NAME_KEYS = (
         "imagefile",
         "imagefilename",
         "imagepath",
-        "imageid",
         "img",
         "imgname",
-        "imgid",
         "filename",
     ),
     *("filepath", "file", "photo", "picture", "name", "path"),
+    *("imageid", "imgid"),  # a number, as a rule, where there is a name too
 )
 CAPTION_KEYS = ("caption", "captions", "comment", "comments", "text", "sentence", "sentences", "description", "raw")
 NUMBER_KEYS = ("commentnumber", "captionnumber", "captionid", "captionindex", "sentenceid", "sentid", "number")
@@ -297,7 +298,19 @@ def _table_rows(lines: list[str], table: _Table, first: int) -> Iterator[Row]:
         if line.count('"') % 2:  # a caption in quotes may go on
             following = _end_of_quotes(lines, start, table)
             line = " ".join(lines[start:following])
-        yield start + 1, *_table_row(_cells(line, table.separator), table)
+        name, cell = _table_row(_cells(line, table.separator), table)
+        for caption in _listed(cell):
+            yield start + 1, name, caption
+
+
+def _listed(cell: str) -> list[str]:
+    """Each caption of a cell that holds a list of them, as JSON or pandas writes one; else the cell itself."""
+    if cell.strip().startswith("["):
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            found = ast.literal_eval(cell.strip())
+            if isinstance(found, list) and found and all(isinstance(caption, str) for caption in found):
+                return found
+    return [cell]
 
 
 def _end_of_quotes(lines: list[str], start: int, table: _Table) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import is_file
 from caption_generator.images import load_batches, load_pixels
 from caption_generator.inference.engine import Engine, load_engine
 from caption_generator.search import BEAM, BeamSearch, Caption
@@ -153,7 +154,7 @@ def vocabulary_note(tokenizer: Tokenizer, model: str | Path) -> str:
         model: the checkpoint's path.
     """
     above = Path(model).resolve().parents[1:3]  # models/model.h5, or models/finetuned/model.h5
-    beside = next((folder / "tokenizer.p" for folder in above if (folder / "tokenizer.p").is_file()), None)
+    beside = next((folder / "tokenizer.p" for folder in above if is_file(folder / "tokenizer.p")), None)
     if beside is None:
         return ""
     try:

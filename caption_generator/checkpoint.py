@@ -176,6 +176,8 @@ def _opened(path: str | Path) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
             yield file, about
     except CaptionError:
         raise
+    except PermissionError as error:
+        raise CaptionError(f"cannot read {path} ({error.strerror}): change its permissions.") from error
     except OSError as error:
         reason = error.strerror if error.filename else first_line(error)
         raise CaptionError(f"{path} is not a checkpoint in HDF5 ({reason}): get or train the model again.") from error

@@ -16,12 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from caption_generator.captions import Dataset, captions_fingerprint, prepare, subset
 from caption_generator.checkpoint import load_checkpoint, load_encoder
+from caption_generator.common.console import quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import digest, replacing, save_json_rows
 from caption_generator.compatibility import check_captions
@@ -119,10 +121,12 @@ def run_system(
     trained, done = folder / "trained.json", folder / "outcome.json"
     if (outcome := read_outcome(done)) and outcome.settings == run:
         return outcome
-    if not (trained.is_file() and json.loads(trained.read_text())["settings"] == run):
+    known_run = read_json(trained)
+    if known_run.get("settings") != run:
         timer = EpochTimer()
         train_decoder(data, features, tokenizer, folder, system, settings, vectors, callbacks=[timer])
-        write_json(trained, {"settings": run, "seconds": timer.median()})
+        known_run = {"settings": run, "seconds": timer.median()}
+        write_json(trained, known_run)
     best = load_checkpoint(folder / "model_best.h5")
     names = list(data.dev)
     found = caption_features(BeamSearch(best.decoder, tokenizer, BEAM), features.matrix(names))
@@ -132,7 +136,7 @@ def run_system(
         encoder.name,
         settings.seed,
         best.decoder.model.count_params(),
-        json.loads(trained.read_text())["seconds"],
+        known_run.get("seconds"),
         best.training["epoch"],
         best.training["val_loss"],
         {measure: round(value, 2) for measure, value in score(captions, data.references).corpus.items()},
@@ -149,6 +153,14 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_text(json.dumps(value))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that `write_json` wrote; an empty one where there is no such file, or a damaged one."""
+    with suppress(OSError, ValueError):
+        if isinstance(found := json.loads(path.read_text()), dict):
+            return found
+    return {}
+
+
 def extract_all(encoder: str, pooling: str, workspace: Workspace, names: Sequence[str]) -> Features:
     """Features of one encoder for a comparison, which leaves the workspace's `features.p` alone.
 
@@ -156,7 +168,8 @@ def extract_all(encoder: str, pooling: str, workspace: Workspace, names: Sequenc
         CaptionError: as `extract_features`, or a photo cannot be read: a comparison is of all of them or of none.
     """
     built = load_encoder(encoder, pooling=pooling)
-    path = workspace.models / "compare" / f"features_{encoder}_{pooling}.p"
+    # A folder for each encoder: it has one run at a time, and commands for several encoders extract at once.
+    path = workspace.models / "compare" / f"features_{encoder}" / f"{pooling}.p"
     features = extract_features(built, workspace.images, names, path)
     if features.errors:
         raise CaptionError(features.errors[0])
@@ -190,8 +203,8 @@ def run(workspace: Workspace, encoders: Sequence[str], kinds: Sequence[str], see
 
 def read_outcome(path: Path) -> Outcome | None:
     """What a run left, unless it has not ended, or was of a kind that there no longer is."""
-    with suppress(OSError, ValueError, TypeError):
-        outcome = Outcome(**json.loads(path.read_text()))
+    with suppress(TypeError):
+        outcome = Outcome(**read_json(path))
         return outcome if outcome.kind in KINDS else None
     return None
 
@@ -271,4 +284,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quiet_at_ctrl_c(main))

@@ -18,7 +18,7 @@ import numpy as np
 import caption_generator.common.keras_settings  # noqa: F401 (before any network is built)
 from caption_generator import efficientnet_lite
 from caption_generator.common.errors import CaptionError, first_line, look_up
-from caption_generator.common.files import digest
+from caption_generator.common.files import digest, is_file
 from caption_generator.common.hdf5 import open_plain
 
 
@@ -221,7 +221,7 @@ def _load_weights(row: EncoderRow, build: Callable, weights: str | Path, options
             raise
         except Exception as error:
             raise CaptionError(_download_advice(row, error)) from error
-    if not Path(weights).is_file():
+    if not is_file(weights):
         raise CaptionError(f"{weights} does not exist: name a weights file of {row.network}.")
     if row.module is efficientnet_lite:  # which reads other files, too, and checks them itself
         return build(weights=weights, **options)

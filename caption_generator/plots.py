@@ -367,9 +367,10 @@ def _words_beside(photo: str | Path, words: Sequence[str], probabilities: Sequen
 
 
 def show_or_save(results: Sequence[Result], path: str | Path) -> Path | None:
-    """Show captioned photos in a window; without a display, write them to `path` and return it."""
+    """Show captioned photos in a window; where matplotlib has none to show, write them to `path` and return it."""
     figure = photos("", {str(result.path.resolve()): result.best.text for result in results}, columns=3)
-    if plt.get_backend().lower() != "agg":
+    # Without a display, and with the MPLBACKEND that Jupyter leaves to the commands it runs, nothing would be seen.
+    if figure.canvas.required_interactive_framework:
         plt.show()
         return None
     with replacing(path) as temporary:

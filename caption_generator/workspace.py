@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import is_file
 from caption_generator.common.pictures import is_picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +56,7 @@ class Workspace:
     @property
     def captions(self) -> Path:
         """The file of raw captions: `Flickr8k.token.txt`, Kaggle's `captions.txt`, or another that looks like one."""
-        named = (path for name in CAPTION_FILES if (path := self.inputs / name).is_file())
+        named = (path for name in CAPTION_FILES if is_file(path := self.inputs / name))
         return next(named, None) or next(self._likely_captions(), self.inputs / CAPTION_FILES[0])
 
     def _likely_captions(self) -> Iterator[Path]:
@@ -65,7 +66,9 @@ class Workspace:
             (self.inputs / TEXTS, TEXT_PATTERNS),
         ):
             for pattern in patterns:
-                yield from sorted(path for path in folder.glob(pattern) if path.is_file() and path.name[0] != ".")
+                found = (path for path in folder.glob(pattern) if is_file(path) and not path.name.startswith("."))
+                # The repository's own requirements-caption.txt looks like captions by its name.
+                yield from sorted(path for path in found if not path.name.startswith("requirements"))
 
     @property
     def texts(self) -> Path:
@@ -124,7 +127,10 @@ class Workspace:
         images = self.images
         if not images.is_dir():
             raise CaptionError(f"{images} does not exist: put the images there, or fetch Flickr8k as notebook 1 shows.")
-        return sorted(path.name for path in images.iterdir() if is_picture(path) and not path.is_dir())
+        try:
+            return sorted(path.name for path in images.iterdir() if is_picture(path) and not path.is_dir())
+        except OSError as error:
+            raise CaptionError(f"cannot look into {images} ({error.strerror}): change its permissions.") from error
 
     def __str__(self) -> str:
         where = _shown(self.inputs)
@@ -155,25 +161,31 @@ def find_workspace() -> Workspace:
     repository, whichever folder Jupyter or the shell is in.
 
     Raises:
-        CaptionError: the folder that `CAPTION_WORKSPACE` names does not exist.
+        CaptionError: the folder that `CAPTION_WORKSPACE` names does not exist or may not be read, or there can be none
+            of the name that one of the two has.
     """
     chosen = os.environ.get("CAPTION_WORKSPACE")
     if chosen:
-        inputs = _from_root(chosen)
-        if not inputs.is_dir():
+        inputs = _from_root("CAPTION_WORKSPACE", chosen)
+        if not os.access(inputs, os.R_OK | os.X_OK) or not inputs.is_dir():
             raise CaptionError(
-                f"CAPTION_WORKSPACE={chosen} is not a folder: name one that holds Flickr8k_Dataset/ and Flickr8k_text/."
+                f"CAPTION_WORKSPACE={chosen} is not a folder that can be read: name one that holds Flickr8k_Dataset/ "
+                "and Flickr8k_text/."
             )
     else:
         root = Workspace(ROOT, ROOT)
         has_images = root.images.is_dir() and bool(root.image_names())
         inputs = ROOT if has_images else SAMPLE
     outputs = os.environ.get("CAPTION_OUTPUTS")
-    return Workspace(inputs, _from_root(outputs) if outputs else inputs)
+    return Workspace(inputs, _from_root("CAPTION_OUTPUTS", outputs) if outputs else inputs)
 
 
-def _from_root(path: str) -> Path:
-    return (ROOT / Path(path).expanduser()).resolve()
+def _from_root(variable: str, path: str) -> Path:
+    try:
+        return (ROOT / Path(path).expanduser()).resolve()
+    except RuntimeError as error:  # ~ with a name that the system does not know, or links in a circle
+        reason = str(error).rstrip(".")
+        raise CaptionError(f"{variable}={path} is no folder ({reason}): name another one.") from error
 
 
 def announce(workspace: Workspace) -> str:

@@ -111,6 +111,9 @@ TABLES = {
     "a data frame's index": ",image,caption\n0,a.jpg,A dog .\n1,a.jpg,Two dogs\n2,b.jpg,A cat\n",
     "further columns": "image,caption,split,source\na.jpg,A dog .,train,x\na.jpg,Two dogs,train,x\nb.jpg,A cat,dev,y\n",
     "path and raw": "image_path,sentid,raw\na.jpg,7,A dog .\na.jpg,8,Two dogs\nb.jpg,9,A cat\n",
+    "a number beside the name": "image_id,caption,file_name\n7,A dog .,a.jpg\n7,Two dogs,a.jpg\n8,A cat,b.jpg\n",
+    "lists of JSON": 'raw,filename,img_id\n"[""A dog ."", ""Two dogs""]",a.jpg,0\n"[""A cat""]",b.jpg,1\n',
+    "lists of pandas": "image,captions\na.jpg,\"['A dog .', 'Two dogs']\"\nb.jpg,['A cat']\n",
     "old Macs": "image,caption\ra.jpg,A dog .\ra.jpg,Two dogs\rb.jpg,A cat\r",
     "Flickr8k-CN": "a.jpg#zhb#0\tA dog .\na.jpg#zhb#1\tTwo dogs\nb.jpg#zhb#0\tA cat\n",
     "Flickr8k-CN, spaces": "a.jpg#zhb#0 A dog .\na.jpg#zhb#1 Two dogs\nb.jpg#zhb#0 A cat\n",
@@ -168,6 +171,7 @@ def test_the_forms_that_people_have_are_read(tmp_path, form, mark):
         ("image_name| comment_number| comment\na.jpg| 0| A dog\na.jpg| 0| A wolf\n", {"a.jpg": ["A dog"]}),
         ("image,caption\na#1.jpg,A dog\n", {"a#1.jpg": ["A dog"]}),
         ("[1].jpg#0\tA dog\n", {"[1].jpg": ["A dog"]}),
+        ("image,caption\na.jpg,[1] A dog\nb.jpg,[1]\n", {"a.jpg": ["[1] A dog"], "b.jpg": ["[1]"]}),
         ("image,caption\na.jpg,A\x00 dog\n", {"a.jpg": ["A dog"]}),
     ],
 )

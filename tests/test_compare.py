@@ -10,6 +10,7 @@ from caption_generator import compare, evaluate
 from caption_generator.captions import prepare
 from caption_generator.checkpoint import load_checkpoint
 from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import only_run
 from caption_generator.compare import KINDS, Outcome
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
 from caption_generator.train import TrainSettings
@@ -139,6 +140,32 @@ def test_a_run_that_was_killed_after_its_training_is_not_trained_again(small, mo
     monkeypatch.setattr(compare, "train_decoder", kill)
     finished = compare.run_system(gru, features, data, small, EPOCH)
     assert finished.scores.keys() == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"}
+
+
+def test_a_damaged_note_of_a_training_is_made_again(small):
+    features = compare.extract_all("tiny", "avg", small, small.image_names())
+    data, gru = prepare(small), compare.KINDS["gru"]
+    first = compare.run_system(gru, features, data, small, EPOCH)
+    [done] = (small.models / "compare").glob("*/*/*/outcome.json")
+    done.unlink()
+    done.with_name("trained.json").write_text("{")
+    assert replace(compare.run_system(gru, features, data, small, EPOCH), seconds=first.seconds) == first
+
+
+def test_commands_for_two_encoders_extract_at_the_same_time(small, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "other", replace(ENCODERS["tiny"], name="other"))
+    folders = []
+    real = compare.extract_features
+
+    def extract(encoder, *arguments):
+        if not folders:  # while the first command holds its folder, the second one extracts
+            folders.append(arguments[-1].parent)
+            with only_run(folders[0]):
+                compare.extract_all("other", "avg", small, small.image_names())
+        return real(encoder, *arguments)
+
+    monkeypatch.setattr(compare, "extract_features", extract)
+    assert len(compare.extract_all("tiny", "avg", small, small.image_names()).vectors) == 12
 
 
 def test_what_an_unfinished_or_unknown_run_left_is_passed_over(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caption_generator.common.console import native_stderr_silenced
+from caption_generator.common.console import native_stderr_silenced, quiet_at_ctrl_c
 from caption_generator.common.errors import printable
 from caption_generator.workspace import ROOT
 
@@ -116,6 +116,14 @@ def test_no_file_descriptor_is_lost():
     with native_stderr_silenced():
         pass
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback():
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert quiet_at_ctrl_c(interrupted) == 130
+    assert quiet_at_ctrl_c(lambda: 2) == 2
 
 
 def test_loading_tensorflow_says_nothing():

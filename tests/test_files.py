@@ -14,7 +14,7 @@ import pytest
 
 from caption_generator.common import files as files_module
 from caption_generator.common.errors import CaptionError, first_line
-from caption_generator.common.files import appending, digest, only_run, open_regular, replacing
+from caption_generator.common.files import appending, digest, is_file, only_run, open_regular, replacing
 from caption_generator.common.pickles import load_pickles, save_pickle
 from caption_generator.workspace import ROOT
 
@@ -83,6 +83,17 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence_with_the_way_out(tmp
         replacing(tmp_path / "file/features.p"),
     ):
         pass
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_a_folder_or_a_device_in_the_place_of_the_file_is_named_and_stays(kind, tmp_path):
+    """As root, a file that is renamed to /dev/null would take its place for all programs."""
+    path = tmp_path / "features.p"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(CaptionError, match=r"features\.p, which is a folder or a device"), replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.is_dir() if kind == "folder" else path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -337,6 +348,13 @@ def test_a_file_reaches_the_disk_before_its_name_does_and_its_folder_after(tmp_p
     with replacing(tmp_path / "features.p") as temporary:
         temporary.write_text("whole")
     assert done == ["file of 5", "rename", "folder"]
+
+
+def test_a_name_that_no_file_can_have_is_no_file(tmp_path):
+    (tmp_path / "x.h5").touch()
+    assert is_file(tmp_path / "x.h5")
+    assert not is_file(tmp_path)
+    assert not is_file(tmp_path / ("x" * 300))  # pathlib raises an error for it, as where nobody may look
 
 
 def test_only_a_regular_file_is_opened(tmp_path):

@@ -10,8 +10,9 @@ from caption_generator.workspace import ROOT
 PACKAGE = ROOT / "caption_generator"
 # The modules of a line do not import one another.
 LAYERS = """
-common.errors common.pictures common.console common.numbers common.hdf5_heaps
-common.files common.keras_settings workspace
+common.errors common.pictures common.numbers common.hdf5_heaps
+common.console common.files common.keras_settings
+workspace
 common.pickles common.hdf5 caption_files images download
 torch_file
 

@@ -193,6 +193,17 @@ def test_without_a_display_the_picture_is_written_as_png_whatever_its_name(out, 
         assert picture.width > picture.height / 2
 
 
+def test_where_matplotlib_has_no_window_the_picture_is_written_too(workspace, tmp_path):
+    """With the MPLBACKEND that Jupyter leaves to the commands of a cell, nothing would be seen."""
+    results = [Result(workspace.images / workspace.image_names()[0], (CAPTION,))]
+    before = plots.plt.get_backend()
+    plots.plt.switch_backend("svg")
+    try:
+        assert plots.show_or_save(results, tmp_path / "captioned.png") == tmp_path / "captioned.png"
+    finally:
+        plots.plt.switch_backend(before)
+
+
 def test_a_picture_that_cannot_be_written_is_said(workspace, tmp_path):
     (tmp_path / "file").write_text("")
     results = [Result(workspace.images / workspace.image_names()[0], (CAPTION,))]

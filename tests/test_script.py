@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import testing_caption_generator
+from caption_generator import plots
 from caption_generator.captioner import Result
 from caption_generator.checkpoint import Checkpoint, save_checkpoint
 from caption_generator.decoders import DecoderSpec, build_decoder
@@ -138,7 +139,13 @@ def test_names_outside_the_code_page_cost_no_caption(model, tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
-    ("model", "sentence"), [("missing.h5", "missing.h5 does not exist"), (".", ". is a folder, not a model")]
+    ("model", "sentence"),
+    [
+        ("missing.h5", "missing.h5 does not exist"),
+        (".", ". is a folder, not a model"),
+        ("x" * 300, "cannot be read (File name too long)"),
+        ("/dev/null", "/dev/null is a device, not a model"),
+    ],
 )
 def test_a_missing_model_is_one_sentence(workspace, model, sentence):
     done = run("-i", workspace.images, "--model", model)
@@ -160,11 +167,27 @@ def test_a_reader_that_has_seen_enough_hears_no_complaint(model, workspace):
         assert process.wait() == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_captions_that_cannot_be_written_are_one_sentence(model, workspace):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command("-i", workspace.images, "--model", model, "--beam", 1),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert "captions cannot be written any further (No space left on device)" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "required: -i/--image"),
         (("-i", "x.jpg", "--beam", "0"), "--beam: 0 is not 1 or more"),
+        (("-i", "x.jpg", "--beam", "100000"), "--beam: 100000 is more than 1000"),
         (("-i", "x.jpg", "--top", "many"), "--top"),
     ],
 )
@@ -180,6 +203,24 @@ def test_help_shows_examples():
     done = run("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert "examples:\n  python testing_caption_generator.py -i dog.jpg" in done.stdout
+
+
+def test_a_picture_of_thousands_of_photos_has_the_first_of_them_and_says_so(monkeypatch, workspace, capsys):
+    caption = Caption("a wall", (("a", 0.5), ("wall", 0.5), ("<end>", 0.5)), -0.7)
+    stub = SimpleNamespace(
+        engine=SimpleNamespace(tokenizer=None), caption_files=lambda paths: [Result(path, (caption,)) for path in paths]
+    )
+    drawn: list[Result] = []
+    monkeypatch.setattr(testing_caption_generator, "MOST_SHOWN", 5)
+    monkeypatch.setattr(testing_caption_generator.Captioner, "load", lambda *_: stub)
+    monkeypatch.setattr(testing_caption_generator, "vocabulary_note", lambda *_: "")
+    monkeypatch.setattr(plots, "show_or_save", lambda results, path: drawn.extend(results))
+    monkeypatch.setattr(sys, "argv", ["testing_caption_generator.py", "-i", str(workspace.images), "--show"])
+    assert testing_caption_generator.main() == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 12
+    assert [result.path.name for result in drawn] == workspace.image_names()[:5]
+    assert printed.err == "testing_caption_generator.py: the picture shows the first 5 photos of 12.\n"
 
 
 def test_captions_that_are_written_are_not_kept(monkeypatch, workspace, capsys):

@@ -49,6 +49,30 @@ def test_a_workspace_that_does_not_exist_is_refused_by_name(monkeypatch):
         find_workspace()
 
 
+@pytest.mark.parametrize("variable", ["CAPTION_WORKSPACE", "CAPTION_OUTPUTS"])
+def test_the_home_of_somebody_who_is_not_there_is_refused_by_name(variable, workspace, monkeypatch):
+    monkeypatch.setenv("CAPTION_WORKSPACE", str(workspace.inputs))
+    monkeypatch.setenv(variable, "~nobody-of-this-name/x")
+    with pytest.raises(CaptionError, match=f"{variable}=~nobody-of-this-name/x is no folder"):
+        find_workspace()
+
+
+def test_a_workspace_that_may_not_be_read_is_refused_by_name(workspace, monkeypatch):
+    monkeypatch.setenv("CAPTION_WORKSPACE", str(workspace.inputs))
+    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    with pytest.raises(CaptionError, match="is not a folder that can be read"):
+        find_workspace()
+
+
+def test_images_that_may_not_be_listed_are_one_sentence(workspace, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(module.Path, "iterdir", refuse)
+    with pytest.raises(CaptionError, match=r"cannot look into .*Flickr8k_Dataset \(Permission denied\)"):
+        workspace.image_names()
+
+
 @pytest.mark.parametrize("folder", IMAGE_FOLDERS)
 def test_the_repository_is_the_workspace_once_it_holds_images(repository, folder):
     assert find_workspace().inputs == repository / "sample"
@@ -178,6 +202,11 @@ def test_every_place_of_the_caption_file_is_found(tmp_path, spelling):
     workspace = Workspace(tmp_path, tmp_path)
     assert workspace.captions == tmp_path / spelling
     assert workspace.texts == workspace.captions.parent
+
+
+def test_the_repositorys_own_requirements_are_no_captions(repository):
+    (repository / "requirements-caption.txt").write_text("# What the script needs\n")
+    assert Workspace(repository, repository).captions == repository / CAPTION_FILES[0]
 
 
 def test_the_official_caption_file_comes_before_kaggles(workspace):

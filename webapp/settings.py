@@ -18,6 +18,7 @@ PORT                   its port (default: 8000)
 WEB_CONCURRENCY        the number of processes (default: 1)
 """
 
+import logging
 import os
 from pathlib import Path
 
@@ -109,10 +110,19 @@ X_FRAME_OPTIONS = "DENY"
 if _flag("WEBAPP_BEHIND_PROXY", False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """What strangers send, such as another host's name, is a line of the log: scanners send it all day."""
+    if record.name.startswith("django.security."):
+        record.exc_info = None
+    return True
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "filters": {"short": {"()": "django.utils.log.CallbackFilter", "callback": _without_traceback}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "filters": ["short"]}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {"django.request": {"level": "ERROR"}},  # a line for each 429 would fill the disk in a flood
 }

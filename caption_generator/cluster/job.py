@@ -22,7 +22,7 @@ from caption_generator.cluster.table import Table, run_name
 from caption_generator.cluster.tasks import CaptionTask, EncodeTask, PackTask, Task, result_schema, worker
 from caption_generator.common.console import load_tensorflow
 from caption_generator.common.errors import CaptionError
-from caption_generator.common.files import digest
+from caption_generator.common.files import digest, is_file
 from caption_generator.inference.exported import find_export
 from caption_generator.search import BEAM
 
@@ -199,10 +199,10 @@ def caption_task(spark: SparkSession, model: str | Path, beam: int = BEAM, top: 
         CaptionError: there is no such model, its encoder is in another file, or it needs TensorFlow and there is none.
     """
     file = find_export(model)
-    if file and find_spec("ai_edge_litert") is None and Path(model).is_file():
+    if file and find_spec("ai_edge_litert") is None and is_file(model):
         file = None  # where the driver has no LiteRT, the executors are taken to have none either
     if file is None:
-        if not Path(model).is_file():
+        if not is_file(model):
             raise CaptionError(f"{model} is not a file: name a model, or leave it out to use the one that ships.")
         need_tensorflow(model)
         from caption_generator.checkpoint import read_about

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from caption_generator.common.errors import CaptionError
+
 
 def progress(iterable: Any = None, **options: Any) -> tqdm:
     """`tqdm.tqdm`, written to where this process wants it.
@@ -27,6 +29,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def beam_width(text: str) -> int:
+    """As `positive`, up to 1,000: a wider beam takes gigabytes, and hours."""
+    number = positive(text)
+    if number > 1000:
+        raise argparse.ArgumentTypeError(f"{text} is more than 1000")
     return number
 
 
@@ -58,6 +68,37 @@ def _any_text(error: UnicodeError) -> tuple[str | bytes, int]:
     if "\udc80" <= char <= "\udcff":  # where Python keeps a byte that is not text
         return bytes([ord(char) - 0xDC00]), error.start + 1
     return char.encode("unicode_escape").decode(), error.start + 1
+
+
+def put_line(line: str) -> None:
+    """Print a line at once: whoever reads it need not wait for the end of the run.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+        CaptionError: it cannot be written; the disk may be full.
+    """
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()
+        raise CaptionError(
+            f"the captions cannot be written any further ({error.strerror}): send them elsewhere and run this again."
+        ) from error
+
+
+def drop_stdout() -> None:
+    """Let what stdout still holds go nowhere, or Python would complain of it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def quiet_at_ctrl_c(main: Callable[[], int]) -> int:
+    """The exit code of a command: that of `main`, or 130 after Ctrl-C, which the user knows of without a traceback."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return 130
 
 
 class Shared:

@@ -35,6 +35,17 @@ def file_digest(path: str | Path) -> str:
     return found.hexdigest()[:12]
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file; False, too, where nobody may look, or where the name is too long for one.
+
+    `Path.is_file` raises an error there before Python 3.14.
+    """
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file to read its bytes. A FIFO, which would wait for a writer for ever, and a device are refused.
 
@@ -68,10 +79,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     suffix, because Keras chooses the format by it.
 
     Raises:
-        CaptionError: the folder cannot be written to, or the disk is full.
+        CaptionError: the folder cannot be written to, the disk is full, or `path` is a folder or a device, such as
+            /dev/null: renamed to it, the file would take the place of the device.
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise CaptionError(
+                f"cannot write {path}, which is a folder or a device: name another file, or move it away."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)

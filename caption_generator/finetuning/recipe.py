@@ -29,6 +29,7 @@ from caption_generator import evaluate
 from caption_generator.captioner import Captioner
 from caption_generator.captions import Dataset, captions_fingerprint, combine, prepare
 from caption_generator.checkpoint import Checkpoint, load_checkpoint, load_encoder, save_checkpoint
+from caption_generator.common.console import quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import replacing, save_json_rows
 from caption_generator.compatibility import check_captions
@@ -234,4 +235,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quiet_at_ctrl_c(main))

@@ -7,6 +7,7 @@ import numpy as np
 
 from caption_generator.common.console import load_tensorflow
 from caption_generator.common.errors import CaptionError
+from caption_generator.common.files import is_file
 from caption_generator.inference.exported import SUFFIX, export_path, find_export
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
@@ -65,7 +66,7 @@ def load_engine(model: str | Path, encoder_weights: str | Path = "imagenet") -> 
             pass
         else:
             return LiteRTEngine.load(exported)
-    if not Path(model).is_file() or Path(model).suffix == SUFFIX:
+    if not is_file(model) or Path(model).suffix == SUFFIX:
         raise CaptionError(_no_checkpoint(model, exported))
     try:
         # TensorFlow takes seconds to import, and a model that was exported does without it.
@@ -81,10 +82,14 @@ def _no_checkpoint(model: str | Path, exported: Path | None) -> str:
     """Why there is nothing that TensorFlow could load, in one sentence."""
     if exported:
         return f"{exported} needs LiteRT, which is not installed: pip install -r requirements-caption.txt."
-    if Path(model).is_file():
+    if is_file(model):
         checkpoint = Path(model).with_suffix(".h5")
         return f"{model} was exported before {checkpoint} changed: name {checkpoint} itself, or export it again."
-    trouble = "is a folder, not a model" if Path(model).is_dir() else "does not exist"
+    try:
+        kind = "folder" if Path(model).is_dir() else "device" if Path(model).exists() else ""
+        trouble = f"is a {kind}, not a model" if kind else "does not exist"
+    except OSError as error:  # nobody may look there, or the name is too long
+        trouble = f"cannot be read ({error.strerror})"
     return f"{model} {trouble}: train a model with notebook 4, or leave --model out to use the one that ships."
 
 

@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from caption_generator.common.console import load_tensorflow
+from caption_generator.common.console import load_tensorflow, quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError
-from caption_generator.common.files import file_digest
+from caption_generator.common.files import file_digest, is_file
 from caption_generator.inference.exported import ExportedModel, export_path
 
 
@@ -31,7 +31,7 @@ def export_checkpoint(path: str | Path, encoder_weights: str | Path = "imagenet"
     Raises:
         CaptionError: the checkpoint is missing or damaged, or its encoder cannot be had.
     """
-    if not Path(path).is_file():
+    if not is_file(path):
         raise CaptionError(f"{path} does not exist: name a checkpoint, such as models/model_best.h5.")
     try:
         load_tensorflow()
@@ -77,4 +77,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quiet_at_ctrl_c(main))

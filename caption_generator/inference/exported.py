@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from caption_generator.common.errors import CaptionError, first_line, printable
-from caption_generator.common.files import file_digest, open_regular, replacing
+from caption_generator.common.files import file_digest, is_file, open_regular, replacing
 from caption_generator.common.numbers import finite, finite_number
 from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
@@ -149,9 +149,9 @@ def find_export(model: str | Path) -> Path | None:
         return None
     path = export_path(model)
     checkpoint = path.with_suffix(".h5") if Path(model) == path else Path(model)
-    if not path.is_file():
+    if not is_file(path):
         return None
-    if not checkpoint.is_file():
+    if not is_file(checkpoint):
         return path
     about = read_about(path)
     # SHA-256 of 20 MB takes some 20 ms, and no change of the checkpoint escapes it, unlike its size and its date.

@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from caption_generator.common.console import load_tensorflow, positive
+from caption_generator.common.console import load_tensorflow, positive, quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError
 from caption_generator.legacy.pickles import MAX_LENGTH, read_tokenizer
 from caption_generator.workspace import Workspace
@@ -93,4 +93,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quiet_at_ctrl_c(main))

@@ -1,6 +1,8 @@
 """Tests of webapp: every view and status, with Django's test client."""
 
+import io
 import json
+import logging
 import os
 import secrets
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import threading
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -129,6 +132,14 @@ def test_unknown_page_and_host(client):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
 
 
+def test_a_request_for_another_host_is_one_line_of_the_log(client):
+    [console] = (handler for handler in logging.getLogger().handlers if handler.filters)
+    with mock.patch.object(console, "stream", io.StringIO()):
+        assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+        assert console.stream.getvalue().count("\n") == 1
+        assert "evil.example" in console.stream.getvalue()
+
+
 def test_a_failure_shows_nothing_of_the_program(captioner, monkeypatch, photo):
     monkeypatch.setattr(captioner, "caption_pixels", lambda pixels: 1 / 0)
     response = Client(raise_request_exception=False).post("/", {"photos": photo()})
@@ -228,6 +239,13 @@ def test_large_uploads_are_refused_before_they_are_read(client, path, photo):
         assert client.post(API, bytes(15_050_000), content_type="image/jpeg").status_code == 413
 
 
+@pytest.mark.parametrize("path", ["/", API])
+def test_an_upload_in_chunks_is_told_what_it_lacks(client, path):
+    response = client.generic("POST", path, headers={"transfer-encoding": "chunked"})
+    assert response.status_code == 411
+    assert "send it with the header Content-Length" in response.text
+
+
 def test_the_limit_is_that_of_a_whole_form(client, photo):
     assert "At most 8 at once, and 15 MB together." in client.get("/").text
     response = client.post("/", {"photos": [photo(data=bytes(6_000_000)) for _ in range(3)]})
@@ -278,7 +296,7 @@ def test_description_of_the_api(client):
     description = client.get("/api/openapi.json").json()
     operation = description["paths"]["/api/caption"]["post"]
     assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
-    assert set(operation["responses"]) == {"200", "400", "413", "422", "429", "503"}
+    assert set(operation["responses"]) == {"200", "400", "411", "413", "422", "429", "503"}
     assert "https://" not in json.dumps(description)
 
 

@@ -50,7 +50,7 @@ class ErrorOut(Schema):
     summary="Caption a photo",
     description="Send the photo as the field `image` of a form, or as the body itself, whatever its content type.",
     operation_id="caption",
-    response={200: ResultOut, frozenset({400, 413, 422, 429, 503}): ErrorOut},
+    response={200: ResultOut, frozenset({400, 411, 413, 422, 429, 503}): ErrorOut},
     openapi_extra={
         "requestBody": {
             "content": {"multipart/form-data": {"schema": FORM_SCHEMA}, "image/*": {"schema": PHOTO_SCHEMA}},

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
-from webapp.captioning.refusals import TOO_LARGE
+from webapp.captioning.refusals import NO_LENGTH, TOO_LARGE
 
 POLICY = {
     "default-src": "'none'",
@@ -57,19 +57,27 @@ class JsonErrors:
 
 
 class UploadLimit:
-    """Refuses a request whose body is larger than the limit, before Django reads it."""
+    """Refuses a request whose body is larger than the limit, before Django reads it, or of no known length.
+
+    Django takes the latter for empty, and whoever sent a photo would be told that there is none.
+    """
 
     def __init__(self, get_response: GetResponse):
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         length = request.META.get("CONTENT_LENGTH") or "0"
+        if length == "0" and "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+            return self._refuse(request, 411, "No length", NO_LENGTH)
         if not length.isdecimal() or int(length) <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             return self.get_response(request)
         if int(length) <= 10 * settings.MAX_UPLOAD_BYTES:
             # A browser shows the answer only after it has sent everything. What it sends is dropped.
             while request.read(DRAINED_CHUNK):
                 pass
+        return self._refuse(request, 413, "Too large", TOO_LARGE)
+
+    def _refuse(self, request: HttpRequest, status: int, title: str, error: str) -> HttpResponse:
         if request.path.startswith("/api/"):
-            return JsonResponse({"error": TOO_LARGE}, status=413)
-        return render(request, "error.html", {"title": "Too large", "error": TOO_LARGE}, status=413)
+            return JsonResponse({"error": error}, status=status)
+        return render(request, "error.html", {"title": title, "error": error}, status=status)
