@@ -118,6 +118,7 @@ def draw(found: dict[Panel, dict[int, list[float]]], path: Path) -> None:
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, axes = plt.subplots(2, len(found), figsize=(3.4 * len(found), 5.6), squeeze=False)
     for (above, below), (panel, curve) in zip(axes.T, found.items(), strict=True):
@@ -126,15 +127,17 @@ def draw(found: dict[Panel, dict[int, list[float]]], path: Path) -> None:
         above.plot(sizes, seconds, "o-", color="#3b6ea5", label=panel.seconds_of)
         above.plot(sizes, [seconds[-1] * size / sizes[-1] for size in sizes], ":", color="#8a8a8a", label="linear")
         above.set(xscale="log", yscale="log", title=panel.grows, ylabel="seconds")
+        above.set_ylim(top=8 * max(seconds))  # room for the legend
+        above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(seconds) < 20 * min(seconds) else (1,)))
         above.yaxis.set_major_formatter("{x:g}")
         above.yaxis.set_minor_formatter("")
-        above.legend(loc="lower right")
+        above.legend(loc="upper left", fontsize=9)
         below.plot(sizes, [value / 2**30 for value in memory], "o-", color="#d9822b", label="peak memory")
         if panel.own_bytes:
             without = [value - panel.own_bytes * size for size, value in zip(sizes, memory, strict=True)]
             below.plot(sizes, [value / 2**30 for value in without], ":", color="#d9822b", label="without the features")
         below.set(xscale="log", ylim=(0, 1.4 * max(memory) / 2**30), xlabel=panel.grows, ylabel="GiB")
-        below.legend(loc="upper left")
+        below.legend(loc="upper left", fontsize=9)
         for axis in (above, below):
             axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
             axis.set_xticks([], minor=True)

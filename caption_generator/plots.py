@@ -39,7 +39,9 @@ def _lines(captions: Sequence[str] | str, width: int) -> str:
     """One caption, or several, whose further lines are indented to tell them apart."""
     if isinstance(captions, str):
         return fill(captions, width)
-    return "\n".join(fill(caption, width, subsequent_indent="    ") for caption in captions)
+    # People's captions end with " .", which must not stand on a line of its own.
+    whole = [caption.replace(" .", "\u00a0.") for caption in captions]
+    return "\n".join(fill(caption, width, subsequent_indent="    ") for caption in whole)
 
 
 def _photo_grid(texts: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:

@@ -55,7 +55,7 @@ class Grids:
             path = Path(folder, f"grids_{name}_{view}.npy")
             if not path.is_file():
                 load = partial(load_augmented, seed=view) if view else load_pixels
-                _write_grids(early, paths, path, load, f"View {view} of {views}")
+                _write_grids(early, paths, path, load, f"View {view + 1} of {views + 1}")
             self.views.append(np.load(path, mmap_mode="r"))
 
 
