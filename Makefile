@@ -11,6 +11,13 @@ IMAGE ?= examples/cow.jpg
 VENV ?= .venv
 BIN = $(VENV)/bin
 
+# `make caption my.jpg` would caption the example, and then look for a rule that makes my.jpg.
+ifeq ($(firstword $(MAKECMDGOALS)),caption)
+ifneq ($(words $(MAKECMDGOALS)),1)
+$(error write: make caption IMAGE=$(word 2,$(MAKECMDGOALS)))
+endif
+endif
+
 .PHONY: caption test test-all notebooks clean
 
 caption: $(VENV)/caption

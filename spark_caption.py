@@ -101,6 +101,8 @@ def main() -> int:
         else:
             task = caption_task(spark, options.model or BUNDLED_MODEL, options.beam, options.top)
         summary = process(source, task, spark, options.output, options.round, options.retry_errors, say, options.every)
+        if not summary.listed:
+            raise CaptionError(f"{options.input} holds no pictures: check the name.")
         say(str(summary))
         if options.features_p:
             features = write_features(spark, options.output, task, options.features_p)

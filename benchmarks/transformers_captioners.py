@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.drawn import draw_photos
@@ -84,6 +85,8 @@ def main() -> None:
     if options.only:
         print(row(options.only, options.photos))
         return
+    if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
+        parser.error(f"{' and '.join(missing)} not installed: pip install -r benchmarks/requirements.txt")
     print("| | a photo | parameters | on disk |\n|---|---|---|---|", flush=True)
     for name in MODELS:  # a process each: TensorFlow and PyTorch cannot always share one
         command = [sys.executable, "-m", "benchmarks.transformers_captioners", "--only", name]

@@ -19,7 +19,9 @@ Descriptions = dict[str, list[str]]
 Row = tuple[int, str, str]  # where, from 1; image name, perhaps with the caption's number; caption
 
 FORMS = "lines name.jpg#0<TAB>caption, a table with a header such as image,caption, or COCO's JSON"
-OFFICIAL = "put Flickr8k's texts there, or fetch them as notebook 1 shows"
+MAKE_THEM = (
+    "save captions.txt there, a CSV file with the columns image and caption (notebook 1 fetches Flickr8k's captions)"
+)
 # The headers of tables and the keys of JSON, in lower case and without spaces, "-" and "_".
 NAME_KEYS = (
     *(
@@ -179,7 +181,7 @@ def check_match(matched: Mapping[str, str], names: Iterable[str], on_disk: Itera
         )
 
 
-def read_lines(path: str | Path, remedy: str = OFFICIAL) -> list[str]:
+def read_lines(path: str | Path, remedy: str = MAKE_THEM) -> list[str]:
     """The lines of a text in UTF-8, without their ends.
 
     Args:
@@ -198,7 +200,7 @@ def _lines(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
-def _read_text(path: Path, remedy: str = OFFICIAL) -> str:
+def _read_text(path: Path, remedy: str = MAKE_THEM) -> str:
     try:
         with open_regular(path) as file:
             return file.read().decode("utf-8-sig")

@@ -204,7 +204,7 @@ def _on_disk(names: list[str], workspace: Workspace) -> dict[str, str]:
     on_disk = workspace.image_names()
     if not on_disk:
         raise CaptionError(
-            f"{workspace.images} holds no pictures: put the images there, or fetch Flickr8k as notebook 1 shows."
+            f"{workspace.images} holds no pictures: put the photos there (notebook 1 fetches Flickr8k's)."
         )
     matched = match_names(names, on_disk)
     check_match(matched, names, on_disk, str(workspace.captions))

@@ -30,7 +30,7 @@ from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetCla
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.tokenizer import Tokenizer
-from caption_generator.workspace import BUNDLED_MODEL
+from caption_generator.workspace import BUNDLED_MODEL, missing_model
 
 VARIANCE = "moving_variance"  # part of the name of a batch norm's variance
 # The arrays of a word detector, by their names in the file.
@@ -158,9 +158,7 @@ def _opened(path: str | Path) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
         CaptionError: the file is missing, torn, or not one of this project's checkpoints.
     """
     if not Path(path).exists():
-        raise CaptionError(
-            f"{path} does not exist: train a model with notebook 4, or leave --model out to use the one that ships."
-        )
+        raise CaptionError(missing_model(path))
     try:
         with open_plain(path) as file:
             if "about" not in file:
@@ -180,7 +178,7 @@ def _opened(path: str | Path) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
         raise CaptionError(f"cannot read {path} ({error.strerror}): change its permissions.") from error
     except OSError as error:
         reason = error.strerror if error.filename else first_line(error)
-        raise CaptionError(f"{path} is not a checkpoint in HDF5 ({reason}): get or train the model again.") from error
+        raise CaptionError(f"{path} is not a checkpoint in HDF5 ({reason}): name another, or get it again.") from error
     except Exception as error:  # HDF5, JSON and Keras raise many kinds for a damaged file
         raise CaptionError(f"{path} is damaged ({first_line(error)}): get or train the model again.") from error
 

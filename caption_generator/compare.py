@@ -76,7 +76,7 @@ class Outcome:
 class EpochTimer(keras.callbacks.Callback):
     """How long each epoch took, in seconds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.seconds: list[float] = []
 

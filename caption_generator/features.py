@@ -60,7 +60,7 @@ def load_features(path: str | Path) -> Features:
     Raises:
         CaptionError: the file is missing or is not what `save_features` wrote.
     """
-    vectors, about, *_ = [*load_pickles(path), None, None]
+    vectors, about, *_ = [*load_pickles(path, "run notebook 2, which writes it"), None, None]
     try:
         encoder = EncoderIdentity.from_dict(about) if about else None
         return Features(_checked(vectors, encoder), encoder)
@@ -152,7 +152,7 @@ def _already_done(path: Path, part: Path, identity: EncoderIdentity) -> dict[str
             vectors |= earlier.vectors
     if part.exists():
         try:
-            for made_by, batch in load_pickles(part):
+            for made_by, batch in load_pickles(part, "run this again"):
                 if made_by == identity.to_dict():
                     vectors |= _checked(batch, identity)
         except (AttributeError, CaptionError, OverflowError, TypeError, ValueError):

@@ -66,12 +66,16 @@ def find_pictures(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
         if not argument:
             errors.append("a name is empty: name a picture, a folder or a pattern.")
             continue
+        if "://" in argument and not os.path.lexists(argument):
+            errors.append(f"{argument} is an address on the web: download the photo, and name its file.")
+            continue
         matches = [Path(argument)]
         if glob.has_magic(argument) and not os.path.lexists(argument):
             matches = sorted(map(Path, glob.glob(argument, recursive=True)))
         inside = [path for match in matches for path in _inside(match, errors)]
         if not inside:
-            errors.append(f"{argument} holds no pictures: check the name.")
+            trouble = "holds no pictures" if matches else "matches no file"
+            errors.append(f"{argument} {trouble}: check the name.")
         found += inside
     return list(dict.fromkeys(found)), errors
 
@@ -126,7 +130,7 @@ def _open_rgb(path: str | Path | BinaryIO, size: int | None = None) -> Image.Ima
                 return _decode(file, size)
             except Image.UnidentifiedImageError as error:
                 kind, remedy = _foreign(path, file)
-                if not kind:
+                if not kind or (kind == "HEIC" and "HEIF" in _formats()):  # known, and yet not read: damaged
                     raise
                 raise CaptionError(f"{path} is {kind}, which is not read here: {remedy}.") from error
     except CaptionError:

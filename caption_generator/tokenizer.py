@@ -103,7 +103,7 @@ class Tokenizer:
         Raises:
             CaptionError: the file is missing or holds something else.
         """
-        loaded = next(load_pickles(path), None)
+        loaded = next(load_pickles(path, "run notebook 3, which writes it"), None)
         try:
             return cls.from_dict(loaded)
         except Exception as error:  # anything may be in the file

@@ -126,7 +126,7 @@ class Workspace:
         """The names of all image files, sorted."""
         images = self.images
         if not images.is_dir():
-            raise CaptionError(f"{images} does not exist: put the images there, or fetch Flickr8k as notebook 1 shows.")
+            raise CaptionError(f"{images} does not exist: put the photos there (notebook 1 fetches Flickr8k's).")
         try:
             return sorted(path.name for path in images.iterdir() if is_picture(path) and not path.is_dir())
         except OSError as error:
@@ -178,6 +178,14 @@ def find_workspace() -> Workspace:
         inputs = ROOT if has_images else SAMPLE
     outputs = os.environ.get("CAPTION_OUTPUTS")
     return Workspace(inputs, _from_root("CAPTION_OUTPUTS", outputs) if outputs else inputs)
+
+
+def missing_model(path: str | Path) -> str:
+    """One sentence about a model that is not there, with the one of the current workspace, if it has any."""
+    with suppress(CaptionError):
+        if (best := find_workspace().best_model).is_file():
+            return f"{path} does not exist: the model that notebook 4 trained is {_shown(best)}."
+    return f"{path} does not exist: run notebook 4 to train a model, or leave --model out to use the one that ships."
 
 
 def _from_root(variable: str, path: str) -> Path:

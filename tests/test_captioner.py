@@ -161,7 +161,7 @@ def test_captions_are_ranked_by_the_words_that_their_photo_predicts(captioner, w
 
 
 def test_a_missing_model_is_named(tmp_path):
-    with pytest.raises(CaptionError, match=r"none\.h5 does not exist.*--model"):
+    with pytest.raises(CaptionError, match=r"none\.h5 does not exist.*notebook 4"):
         Captioner.load(tmp_path / "none.h5")
 
 

@@ -1,5 +1,6 @@
 """TensorFlow's chatter is dropped, and nothing that comes after it."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from caption_generator.common.console import native_stderr_silenced, quiet_at_ctrl_c
+from caption_generator.common.console import beam_width, native_stderr_silenced, positive, quiet_at_ctrl_c
 from caption_generator.common.errors import printable
 from caption_generator.workspace import ROOT
 
@@ -124,6 +125,20 @@ def test_ctrl_c_ends_a_command_without_a_traceback():
 
     assert quiet_at_ctrl_c(interrupted) == 130
     assert quiet_at_ctrl_c(lambda: 2) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "complaint"),
+    [
+        (positive, "x", "'x' is not a whole number"),
+        (positive, "2.5", "'2.5' is not a whole number"),
+        (positive, "0", "0 is not 1 or more"),
+        (beam_width, "1001", "1001 is more than 1000"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(kind, text, complaint):
+    with pytest.raises(argparse.ArgumentTypeError, match=complaint):
+        kind(text)
 
 
 def test_loading_tensorflow_says_nothing():

@@ -231,7 +231,7 @@ def test_a_pickle_of_something_else_is_one_sentence(tmp_path, values):
 
 
 def test_a_missing_features_p_is_one_sentence(tmp_path):
-    with pytest.raises(CaptionError, match=r"features\.p does not exist"):
+    with pytest.raises(CaptionError, match=r"features\.p does not exist: run notebook 2"):
         load_features(tmp_path / "features.p")
 
 

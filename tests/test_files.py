@@ -216,8 +216,8 @@ def test_the_ancestors_tokenizer_is_refused_with_one_sentence_and_not_executed(s
 
 
 def test_a_missing_pickle_is_one_sentence(tmp_path):
-    with pytest.raises(CaptionError, match=r"features\.p does not exist.*notebook"):
-        list(load_pickles(tmp_path / "features.p"))
+    with pytest.raises(CaptionError, match=r"features\.p does not exist: run notebook 2"):
+        list(load_pickles(tmp_path / "features.p", "run notebook 2"))
 
 
 @pytest.mark.parametrize("size", [1, 10, 100, -1])

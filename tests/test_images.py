@@ -575,6 +575,13 @@ def test_a_phones_folder_is_found_whole(tmp_path):
     assert find_pictures([str(tmp_path)]) == ([tmp_path / name for name in names], [])
 
 
+def test_damaged_heic_is_damaged_where_heic_is_read(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x24ftypheic" + b"\0" * 80)
+    monkeypatch.setattr("caption_generator.images._formats", lambda: ["JPEG", "HEIF"])
+    with pytest.raises(CaptionError, match=r"a\.heic cannot be read as a picture"):
+        open_rgb(tmp_path / "a.heic")
+
+
 def test_a_folder_of_heic_alone_is_named_with_what_reads_it(tmp_path):
     (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x24ftypheic" + b"\0" * 80)
     [path], errors = find_pictures([str(tmp_path)])
@@ -661,7 +668,13 @@ def test_a_folder_or_glob_without_pictures_is_one_sentence_that_names_it(tmp_pat
     (tmp_path / "empty").mkdir()
     found, errors = find_pictures([empty, str(tmp_path / "a.jpg"), no_match])
     assert found == [tmp_path / "a.jpg"]
-    assert [error.split(" holds no pictures")[0] for error in errors] == [empty, no_match]
+    assert errors == [f"{empty} holds no pictures: check the name.", f"{no_match} matches no file: check the name."]
+
+
+def test_an_address_on_the_web_is_named_as_it_was_given():
+    found, [error] = find_pictures(["https://example.org/dog.jpg"])
+    assert found == []
+    assert error.startswith("https://example.org/dog.jpg is an address on the web: download the photo")
 
 
 def test_a_missing_file_is_kept_for_the_reader_to_complain_of(tmp_path):

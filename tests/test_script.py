@@ -113,7 +113,7 @@ def test_a_bad_photo_costs_its_own_caption_and_json_says_all(model, workspace):
     assert "the vocabulary inside" in note
     assert len(errors) == 2
     assert any("bad.jpg cannot be read as a picture" in error for error in errors)
-    assert any("nothing*.jpg holds no pictures" in error for error in errors)
+    assert any("nothing*.jpg matches no file" in error for error in errors)
 
 
 def test_a_name_that_is_not_text_is_printed_as_it_is(model, tmp_path):

@@ -348,7 +348,7 @@ def test_a_killed_driver_is_run_again(spark, task, tmp_path, monkeypatch):
 def test_a_wrong_input_is_one_sentence(spark, tmp_path):
     from caption_generator.cluster.sources import open_source
 
-    with pytest.raises(CaptionError, match=r"nowhere cannot be read \(.*PATH_NOT_FOUND"):
+    with pytest.raises(CaptionError, match=r"nowhere cannot be read \(Path does not exist: \S+nowhere\.\): "):
         open_source(spark, str(tmp_path / "nowhere"))
     (tmp_path / "table.csv").write_text("file\nx.jpg\n")
     with pytest.raises(CaptionError, match="has no column path, only file"):
@@ -413,6 +413,7 @@ def script(monkeypatch):
         (["DIR/photos", "DIR/file", "--pack"], "/file cannot be written (org.apache.hadoop.fs.FileAlreadyExists"),
         (["DIR/photos", "DIR/file/captions", "--pack"], "/file/captions cannot be written ("),
         (["s3a://bucket/photos", "DIR/captions", "--pack"], "s3a://bucket/photos cannot be reached ("),
+        (["DIR/none", "DIR/captions", "--pack"], "/none holds no pictures: check the name."),
         (["DIR/photos", "s3a://bucket/captions", "--pack"], "s3a://bucket/captions cannot be reached ("),
         (["DIR/photos", "DIR/captions", "--features", "bundled"], "--features needs TensorFlow (import of tensorflow"),
         (["DIR/photos", "DIR/captions", "--model", "missing.h5"], "missing.h5 is not a file: "),
@@ -422,6 +423,7 @@ def script(monkeypatch):
 def test_a_failure_of_the_script_is_one_sentence(spark, photos, script, monkeypatch, capsys, arguments, sentence):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     (photos.parent / "file").touch()
+    (photos.parent / "none").mkdir()
     assert script(*(argument.replace("DIR", str(photos.parent)) for argument in arguments)) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("spark_caption.py: ")

@@ -110,7 +110,7 @@ def test_an_empty_tokenizer_p_is_refused(tmp_path):
 
 
 def test_a_missing_tokenizer_p_is_one_sentence(tmp_path):
-    with pytest.raises(CaptionError, match=r"tokenizer\.p does not exist"):
+    with pytest.raises(CaptionError, match=r"tokenizer\.p does not exist: run notebook 3"):
         Tokenizer.load(tmp_path / "tokenizer.p")
 
 

@@ -9,7 +9,16 @@ import pytest
 from caption_generator import workspace as module
 from caption_generator.captions import read_captions, save_descriptions
 from caption_generator.common.errors import CaptionError
-from caption_generator.workspace import CAPTION_FILES, IMAGE_FOLDERS, ROOT, SAMPLE, Workspace, announce, find_workspace
+from caption_generator.workspace import (
+    CAPTION_FILES,
+    IMAGE_FOLDERS,
+    ROOT,
+    SAMPLE,
+    Workspace,
+    announce,
+    find_workspace,
+    missing_model,
+)
 
 
 @pytest.fixture
@@ -251,3 +260,12 @@ def test_word_vectors_of_the_wanted_size_are_taken_then_an_archive_then_any_text
 def test_missing_word_vectors_are_named_with_their_source(workspace):
     with pytest.raises(CaptionError, match=r"holds no word vectors: put glove\.6B\.zip .*nlp\.stanford\.edu"):
         workspace.word_vectors(200)
+
+
+def test_a_missing_model_is_named_with_the_one_that_there_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPTION_OUTPUTS", str(tmp_path))
+    assert "run notebook 4" in missing_model("none.h5") and "--model" in missing_model("none.h5")
+    best = tmp_path / "models" / "model_best.h5"
+    best.parent.mkdir()
+    best.touch()
+    assert missing_model("none.h5") == f"none.h5 does not exist: the model that notebook 4 trained is {best}."

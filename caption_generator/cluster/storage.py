@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 WILD = re.compile(r"[*?\[\]{}\\]")  # what has a meaning of its own in a glob
+SPARKS_CODES = re.compile(r"^\[[A-Z_.]+\] | SQLSTATE: \w+$")  # as in "[PATH_NOT_FOUND] Path does not exist: ..."
 
 
 def literal(path: str) -> str:
@@ -49,7 +50,8 @@ def _after_ctrl_c(error: BaseException) -> bool:
 def _reason(error: PySparkException | Py4JError) -> str:
     if isinstance(error, PythonException):
         return first_line(str(error).rstrip().rpartition("\n")[2])  # what a worker raised comes after its traceback
-    return first_line(error.java_exception.toString() if isinstance(error, Py4JJavaError) else error)
+    line = first_line(error.java_exception.toString() if isinstance(error, Py4JJavaError) else error)
+    return SPARKS_CODES.sub("", line)
 
 
 class Storage:

@@ -26,7 +26,10 @@ def progress(iterable: Any = None, **options: Any) -> tqdm:
 
 def positive(text: str) -> int:
     """A whole number from 1 on, for `add_argument(type=positive)`."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number") from error
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number

@@ -350,8 +350,11 @@ def save_pickle(path: str | Path, *values: Any) -> None:
             pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def load_pickles(path: str | Path) -> Iterator[Any]:
+def load_pickles(path: str | Path, remedy: str = "check the name") -> Iterator[Any]:
     """Yield the values that `save_pickle` wrote, without ever running code that a pickle names.
+
+    Args:
+        remedy: what to do where there is no such file.
 
     Raises:
         CaptionError: the file is missing, torn, or holds more than plain data.
@@ -362,7 +365,7 @@ def load_pickles(path: str | Path) -> Iterator[Any]:
             while file.peek(1):
                 yield PlainUnpickler(file).load()
     except FileNotFoundError:
-        raise CaptionError(f"{path} does not exist: run the notebook that writes it first.") from None
+        raise CaptionError(f"{path} does not exist: {remedy}.") from None
     except OSError as error:
         raise CaptionError(f"cannot read {path}: {error.strerror}.") from error
     except Exception as error:  # a torn or foreign pickle can raise nearly anything

@@ -14,6 +14,7 @@ from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector
 from caption_generator.search import StepwiseDecoder
 from caption_generator.tokenizer import Tokenizer
+from caption_generator.workspace import missing_model
 
 
 class Engine(Protocol):
@@ -86,11 +87,12 @@ def _no_checkpoint(model: str | Path, exported: Path | None) -> str:
         checkpoint = Path(model).with_suffix(".h5")
         return f"{model} was exported before {checkpoint} changed: name {checkpoint} itself, or export it again."
     try:
-        kind = "folder" if Path(model).is_dir() else "device" if Path(model).exists() else ""
-        trouble = f"is a {kind}, not a model" if kind else "does not exist"
+        if not Path(model).exists():
+            return missing_model(model)
+        trouble = f"is a {'folder' if Path(model).is_dir() else 'device'}, not a model"
     except OSError as error:  # nobody may look there, or the name is too long
         trouble = f"cannot be read ({error.strerror})"
-    return f"{model} {trouble}: train a model with notebook 4, or leave --model out to use the one that ships."
+    return f"{model} {trouble}: name an .h5 or .litert file, or leave --model out to use the one that ships."
 
 
 def _needs(model: str | Path, exported: Path | None) -> str:
