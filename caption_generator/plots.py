@@ -39,9 +39,9 @@ def _lines(captions: Sequence[str] | str, width: int) -> str:
     """One caption, or several, whose further lines are indented to tell them apart."""
     if isinstance(captions, str):
         return fill(captions, width)
-    # People's captions end with " .", which must not stand on a line of its own.
+    # People's captions end with " .", and the full stop must not stand on a line of its own.
     whole = [caption.replace(" .", "\u00a0.") for caption in captions]
-    return "\n".join(fill(caption, width, subsequent_indent="    ") for caption in whole)
+    return "\n".join(fill(caption, width, subsequent_indent="    ") for caption in whole).replace("\u00a0", " ")
 
 
 def _photo_grid(texts: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:

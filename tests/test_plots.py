@@ -49,6 +49,12 @@ def test_photos_have_their_captions_below(workspace, descriptions):
         assert texts(axis) == ["\n".join(captions)]
 
 
+def test_a_full_stop_stays_with_the_last_word(workspace, descriptions):
+    [name, *_] = descriptions
+    figure = plots.photos(workspace.images, {name: ["A white dog stands on rocky ground ."]})
+    assert texts(figure.axes[0]) == ["A white dog stands on rocky\n    ground ."]
+
+
 def test_caption_statistics_count_lengths_and_words():
     figure = plots.caption_statistics({"a.jpg": ["a dog", "a dog runs"], "b.jpg": ["a cat"]}, top=2)
     lengths, words = figure.axes
