@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import socket
 import sys
 from pathlib import Path
 
@@ -22,6 +23,19 @@ keepalive = 5
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 control_socket_disable = True
 loglevel = "warning"
+
+
+def on_starting(server):
+    """End with one sentence where the port is taken; gunicorn would try six times and print a page."""
+    if {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
+        return  # another process has opened it for this one
+    host, _, port = bind.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        sys.exit(f"Error: cannot listen on {bind} ({reason}): choose another port, such as PORT=8001.")
 
 
 def post_worker_init(worker):

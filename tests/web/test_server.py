@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -38,6 +39,18 @@ def test_wrong_settings_end_gunicorn_with_one_sentence(environment, complaint):
     ended = print_settings(**environment)
     assert ended.returncode == 1
     assert ended.stderr == f"Error: {complaint}\n"
+
+
+@pytest.mark.parametrize(("port", "reason"), [("", "Address already in use"), ("99999", "")])
+def test_a_port_that_cannot_be_had_is_one_sentence(port, reason):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = port or str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "gunicorn", "--config", "webapp/gunicorn.conf.py", "webapp.wsgi"]
+        environment = {**os.environ, "WEBAPP_SECRET_KEY": "key", "PORT": port}
+        ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"Error: cannot listen on 127.0.0.1:{port} (") and reason in line
 
 
 def test_the_server_captions_as_the_captioner_does(monkeypatch):
