@@ -14,14 +14,13 @@ from typing import Any
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import open_regular
 from caption_generator.common.pictures import SUFFIXES
+from caption_generator.workspace import or_fetch
 
 Descriptions = dict[str, list[str]]
 Row = tuple[int, str, str]  # where, from 1; image name, perhaps with the caption's number; caption
 
 FORMS = "lines name.jpg#0<TAB>caption, a table with a header such as image,caption, or COCO's JSON"
-MAKE_THEM = (
-    "save captions.txt there, a CSV file with the columns image and caption (notebook 1 fetches Flickr8k's captions)"
-)
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
 # The headers of tables and the keys of JSON, in lower case and without spaces, "-" and "_".
 NAME_KEYS = (
     *(
@@ -181,11 +180,11 @@ def check_match(matched: Mapping[str, str], names: Iterable[str], on_disk: Itera
         )
 
 
-def read_lines(path: str | Path, remedy: str = MAKE_THEM) -> list[str]:
+def read_lines(path: str | Path, remedy: str = "") -> list[str]:
     """The lines of a text in UTF-8, without their ends.
 
     Args:
-        remedy: what to do where there is no such file.
+        remedy: what to do where there is no such file, which otherwise should hold captions.
 
     Raises:
         CaptionError: the file is missing or is not UTF-8 text.
@@ -200,12 +199,12 @@ def _lines(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
-def _read_text(path: Path, remedy: str = MAKE_THEM) -> str:
+def _read_text(path: Path, remedy: str = "") -> str:
     try:
         with open_regular(path) as file:
             return file.read().decode("utf-8-sig")
     except FileNotFoundError:
-        raise CaptionError(f"{path} does not exist{_neighbours(path)}: {remedy}.") from None
+        raise CaptionError(f"{path} does not exist{_neighbours(path)}: {remedy or _make_them(path.parent)}.") from None
     except OSError as error:
         raise CaptionError(f"cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -215,6 +214,13 @@ def _read_text(path: Path, remedy: str = MAKE_THEM) -> str:
 def _neighbours(path: Path) -> str:
     there = sorted(p.name for p in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
     return f" (the folder holds {', '.join(there[:3])}{', ...' if there[3:] else ''})" if there else ""
+
+
+def _make_them(folder: Path) -> str:
+    """What to do where a folder holds no captions that can be read."""
+    if sheets := sorted(path.name for path in folder.glob("[!.]*") if path.suffix.lower() in SPREADSHEETS):
+        return f"save {sheets[0]} as captions.csv, with the columns image and caption"
+    return f"put captions.txt there, a CSV file with the columns image and caption{or_fetch(folder)}"
 
 
 def _rows(path: Path, text: str) -> tuple[Iterable[Row], str]:

@@ -20,7 +20,7 @@ from caption_generator.caption_files import (
 )
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import digest, replacing
-from caption_generator.workspace import Workspace
+from caption_generator.workspace import Workspace, or_fetch
 
 __all__ = [
     "SPLIT_FILES",
@@ -203,9 +203,8 @@ def compare_with_disk(names: Iterable[str], workspace: Workspace) -> DiskCheck:
 def _on_disk(names: list[str], workspace: Workspace) -> dict[str, str]:
     on_disk = workspace.image_names()
     if not on_disk:
-        raise CaptionError(
-            f"{workspace.images} holds no pictures: put the photos there (notebook 1 fetches Flickr8k's)."
-        )
+        images = workspace.images
+        raise CaptionError(f"{images} holds no pictures: put the photos there{or_fetch(images)}.")
     matched = match_names(names, on_disk)
     check_match(matched, names, on_disk, str(workspace.captions))
     return matched

@@ -177,6 +177,8 @@ def _opened(path: str | Path) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
     except PermissionError as error:
         raise CaptionError(f"cannot read {path} ({error.strerror}): change its permissions.") from error
     except OSError as error:
+        if not error.filename and Path(path).suffix.lower() not in (".h5", ".hdf5"):
+            raise CaptionError(f"{path} is not a model: name an .h5 or .litert file.") from error
         reason = error.strerror if error.filename else first_line(error)
         raise CaptionError(f"{path} is not a checkpoint in HDF5 ({reason}): name another, or get it again.") from error
     except Exception as error:  # HDF5, JSON and Keras raise many kinds for a damaged file

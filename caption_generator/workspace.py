@@ -126,7 +126,7 @@ class Workspace:
         """The names of all image files, sorted."""
         images = self.images
         if not images.is_dir():
-            raise CaptionError(f"{images} does not exist: put the photos there (notebook 1 fetches Flickr8k's).")
+            raise CaptionError(f"{images} does not exist: put the photos there{or_fetch(images)}.")
         try:
             return sorted(path.name for path in images.iterdir() if is_picture(path) and not path.is_dir())
         except OSError as error:
@@ -180,12 +180,30 @@ def find_workspace() -> Workspace:
     return Workspace(inputs, _from_root("CAPTION_OUTPUTS", outputs) if outputs else inputs)
 
 
+def or_fetch(folder: Path) -> str:
+    """What advice to fill a folder ends with, where notebook 1 can fetch Flickr8k into it: in the repository alone."""
+    return ", or fetch Flickr8k with the last cell of notebook 1" if folder.parent == ROOT else ""
+
+
 def missing_model(path: str | Path) -> str:
-    """One sentence about a model that is not there, with the one of the current workspace, if it has any."""
+    """One sentence about a model that is not there, with one that is: of the current workspace, or the one that ships.
+
+    Scripts and notebooks show it, so it speaks of no option.
+    """
     with suppress(CaptionError):
-        if (best := find_workspace().best_model).is_file():
-            return f"{path} does not exist: the model that notebook 4 trained is {_shown(best)}."
-    return f"{path} does not exist: run notebook 4 to train a model, or leave --model out to use the one that ships."
+        workspace = find_workspace()
+        for near in (workspace.outputs / path, workspace.best_model):
+            if is_file(near):
+                return f"{path} does not exist: did you mean {_from_here(near)}?"
+    ships = f", or name the one that ships, {_from_here(BUNDLED_MODEL)}" if is_file(BUNDLED_MODEL) else ""
+    return f"{path} does not exist: train a model with notebook 4{ships}."
+
+
+def _from_here(path: Path) -> Path:
+    """A path as a command in the current folder can name it: short where it lies inside."""
+    with suppress(OSError, ValueError):  # the folder is gone; the path lies elsewhere
+        return path.relative_to(Path.cwd())
+    return path
 
 
 def _from_root(variable: str, path: str) -> Path:

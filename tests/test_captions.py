@@ -224,12 +224,25 @@ def test_what_was_found_in_a_file_without_captions_is_said(tmp_path, text, messa
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
-def test_a_missing_file_is_named_with_those_that_are_there(tmp_path):
-    (tmp_path / "captions.xlsx").touch()
-    with pytest.raises(
-        CaptionError, match=r"token\.txt does not exist \(the folder holds captions\.xlsx\): .* a CSV file"
-    ):
-        read_captions(tmp_path / "Flickr8k.token.txt")
+@pytest.mark.parametrize(
+    ("there", "remedy"),
+    [
+        ("notes.md", "put captions.txt there, a CSV file with the columns image and caption."),
+        ("Texts.XLSX", "save Texts.XLSX as captions.csv, with the columns image and caption."),
+        ("a.ods", "save a.ods as captions.csv, with the columns image and caption."),
+    ],
+)
+def test_a_missing_file_is_named_with_those_that_are_there_and_what_to_make(tmp_path, there, remedy):
+    (tmp_path / there).touch()
+    with pytest.raises(CaptionError) as error:
+        read_captions(tmp_path / "token.txt")
+    assert str(error.value) == f"{tmp_path}/token.txt does not exist (the folder holds {there}): {remedy}"
+
+
+def test_captions_are_fetched_for_the_repository_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("caption_generator.workspace.ROOT", tmp_path)
+    with pytest.raises(CaptionError, match=r"image and caption, or fetch Flickr8k with the last cell of notebook 1\.$"):
+        read_captions(tmp_path / "Flickr8k_text" / "Flickr8k.token.txt")
 
 
 def test_the_cases_of_others_are_read_whole(shared):
@@ -276,7 +289,7 @@ def test_a_file_without_captions_is_refused_with_the_format(tmp_path, text):
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
-    with pytest.raises(CaptionError, match=r"captions\.txt does not exist.*notebook 1"):
+    with pytest.raises(CaptionError, match=r"/captions\.txt does not exist: put captions\.txt there"):
         read_captions(tmp_path / "captions.txt")
 
 
@@ -548,7 +561,7 @@ def test_a_text_that_matches_a_little_is_refused_and_a_folder_with_a_part_of_the
 def test_an_image_folder_without_pictures_is_one_sentence(workspace):
     for name in workspace.image_names():
         (workspace.images / name).unlink()
-    with pytest.raises(CaptionError, match=r"Flickr8k_Dataset holds no pictures: .*notebook 1"):
+    with pytest.raises(CaptionError, match=r"Flickr8k_Dataset holds no pictures: put the photos there\.$"):
         load_splits(workspace, names_of(workspace))
 
 

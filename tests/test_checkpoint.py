@@ -226,6 +226,12 @@ def test_a_file_that_is_not_hdf5_is_named(content, path):
         load_checkpoint(path)
 
 
+def test_a_file_of_another_kind_is_no_model(tmp_path):
+    (tmp_path / "README.md").write_text("# A model")
+    with pytest.raises(CaptionError, match=r"README\.md is not a model: name an \.h5 or \.litert file\.$"):
+        load_checkpoint(tmp_path / "README.md")
+
+
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
 def test_a_truncated_file_is_named(share, checkpoint, path):
     save_checkpoint(checkpoint, path)

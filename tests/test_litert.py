@@ -268,10 +268,8 @@ def test_the_command_exports(model, monkeypatch, capfd):
 def test_the_command_names_a_missing_checkpoint(tmp_path):
     done = run_without((), tmp_path, "-m", "caption_generator.inference.export", tmp_path / "no.h5")
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr
-        == f"export: {tmp_path / 'no.h5'} does not exist: name a checkpoint, such as models/model_best.h5.\n"
-    )
+    assert done.stderr.startswith(f"export: {tmp_path / 'no.h5'} does not exist: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_exporting_needs_tensorflow(model, tmp_path):

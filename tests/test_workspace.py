@@ -237,9 +237,13 @@ def test_listing_pictures_needs_no_pillow():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_a_missing_image_folder_is_one_sentence(tmp_path):
-    with pytest.raises(CaptionError, match=r"Flickr8k_Dataset does not exist.*notebook 1"):
-        Workspace(tmp_path, tmp_path).image_names()
+def test_a_missing_image_folder_is_one_sentence_and_filled_by_notebook_1_in_the_repository_alone(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path, tmp_path)
+    with pytest.raises(CaptionError, match=r"Flickr8k_Dataset does not exist: put the photos there\.$"):
+        workspace.image_names()
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    with pytest.raises(CaptionError, match=r"photos there, or fetch Flickr8k with the last cell of notebook 1\.$"):
+        workspace.image_names()
 
 
 @pytest.mark.parametrize(
@@ -263,9 +267,22 @@ def test_missing_word_vectors_are_named_with_their_source(workspace):
 
 
 def test_a_missing_model_is_named_with_the_one_that_there_is(tmp_path, monkeypatch):
+    outputs = tmp_path / "results"
+    monkeypatch.setenv("CAPTION_OUTPUTS", str(outputs))
+    monkeypatch.chdir(ROOT)
+    ships = "or name the one that ships, models/bundled.h5."
+    assert missing_model("none.h5") == f"none.h5 does not exist: train a model with notebook 4, {ships}"
+    (outputs / "models").mkdir(parents=True)
+    (outputs / "models" / "model_best.h5").touch()
+    (outputs / "models" / "model_3.h5").touch()
+    assert missing_model("none.h5").endswith(f": did you mean {outputs}/models/model_best.h5?")
+    monkeypatch.chdir(tmp_path)
+    for name in ("model_best.h5", "model_3.h5"):
+        sentence = f"models/{name} does not exist: did you mean results/models/{name}?"
+        assert missing_model(f"models/{name}") == sentence
+
+
+def test_a_missing_model_that_ships_is_not_said_to_ship(tmp_path, monkeypatch):
     monkeypatch.setenv("CAPTION_OUTPUTS", str(tmp_path))
-    assert "run notebook 4" in missing_model("none.h5") and "--model" in missing_model("none.h5")
-    best = tmp_path / "models" / "model_best.h5"
-    best.parent.mkdir()
-    best.touch()
-    assert missing_model("none.h5") == f"none.h5 does not exist: the model that notebook 4 trained is {best}."
+    monkeypatch.setattr(module, "BUNDLED_MODEL", tmp_path / "bundled.h5")
+    assert missing_model("none.h5") == "none.h5 does not exist: train a model with notebook 4."

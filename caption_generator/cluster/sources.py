@@ -153,6 +153,8 @@ def open_source(spark: SparkSession, path: str) -> Source:
     """
     kind = _kind(path)
     with in_one_sentence(f"{path} cannot be read", "check the name"):
+        if not (WILD.search(path) or Storage(spark, path).exists(path)):
+            raise CaptionError(f"{path} does not exist: check the name.")
         if kind in ("csv", "txt"):
             return PathTable(spark, path)
         if kind == "parquet":

@@ -14,6 +14,7 @@ from caption_generator.common.console import load_tensorflow, quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import file_digest, is_file
 from caption_generator.inference.exported import ExportedModel, export_path
+from caption_generator.workspace import missing_model
 
 
 def export_checkpoint(path: str | Path, encoder_weights: str | Path = "imagenet") -> Path:
@@ -32,7 +33,7 @@ def export_checkpoint(path: str | Path, encoder_weights: str | Path = "imagenet"
         CaptionError: the checkpoint is missing or damaged, or its encoder cannot be had.
     """
     if not is_file(path):
-        raise CaptionError(f"{path} does not exist: name a checkpoint, such as models/model_best.h5.")
+        raise CaptionError(missing_model(path))
     try:
         load_tensorflow()
     except ImportError as error:
