@@ -34,7 +34,7 @@ def on_starting(server):
     try:
         socket.create_server((host.strip("[]"), int(port)), family=family).close()
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]  # Python adds the address
         sys.exit(f"Error: cannot listen on {bind} ({reason}): choose another port, such as PORT=8001.")
 
 

@@ -50,7 +50,7 @@ def test_a_port_that_cannot_be_had_is_one_sentence(port, reason):
         ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()
-    assert line.startswith(f"Error: cannot listen on 127.0.0.1:{port} (") and reason in line
+    assert line.startswith(f"Error: cannot listen on 127.0.0.1:{port} ({reason}") and "while attempting" not in line
 
 
 def test_the_server_captions_as_the_captioner_does(monkeypatch):
