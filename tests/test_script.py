@@ -142,7 +142,7 @@ def test_names_outside_the_code_page_cost_no_caption(model, tmp_path, encoding):
     ("model", "sentence"),
     [
         ("missing.h5", "missing.h5 does not exist"),
-        (".", ". is a folder, not a model"),
+        (".", ". is a folder, not a model: name an .h5 or .litert file.\n"),
         ("x" * 300, "cannot be read (File name too long)"),
         ("/dev/null", "/dev/null is a device, not a model"),
     ],

@@ -92,7 +92,7 @@ def _no_checkpoint(model: str | Path, exported: Path | None) -> str:
         trouble = f"is a {'folder' if Path(model).is_dir() else 'device'}, not a model"
     except OSError as error:  # nobody may look there, or the name is too long
         trouble = f"cannot be read ({error.strerror})"
-    return f"{model} {trouble}: name an .h5 or .litert file, or leave --model out to use the one that ships."
+    return f"{model} {trouble}: name an .h5 or .litert file."
 
 
 def _needs(model: str | Path, exported: Path | None) -> str:
