@@ -59,7 +59,8 @@ def main() -> None:
     print(f"{'':12}{'read':>9}{'encode':>9}{'search':>9}{'all':>9}{'differ':>9}")
     for way, rows in times.items():
         medians = 1000 * np.median(rows[len(groups[0]) :], axis=0)
-        differing = sum(one != other for one, other in zip(captions[way], captions["TensorFlow"], strict=True))
+        pairs = list(zip(captions[way], captions["TensorFlow"], strict=True))[len(groups[0]) :]
+        differing = sum(one != other for one, other in pairs)
         print(f"{way:12}" + "".join(f"{value:9.1f}" for value in medians) + f"{differing:9}")
     print(f"in milliseconds; the last column counts captions that differ from TensorFlow's, of {len(paths)} photos")
 
