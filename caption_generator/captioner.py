@@ -64,7 +64,9 @@ class Captioner:
             beam: how many captions of a photo the search follows; 1 is greedy search.
         """
         self.engine = engine
-        self.search = BeamSearch(engine.decoder, engine.tokenizer, beam)
+        # Where captions are ranked, twice as many make dev CIDEr a point higher, and take hardly more time.
+        ranks = engine.detector is not None and beam > 1
+        self.search = BeamSearch(engine.decoder, engine.tokenizer, beam, captions=2 * beam if ranks else beam)
 
     @classmethod
     def load(
@@ -113,7 +115,7 @@ class Captioner:
             photos, named = self.engine.classifier.name(features, found, self.search)
             for photo, captions in zip(photos, self._score(features[photos], named), strict=True):
                 found[photo] = captions
-        return found
+        return [captions[: self.search.beam] for captions in found]
 
     def _score(self, features: np.ndarray, found: list[list[Caption]]) -> list[list[Caption]]:
         """Rank by the word detector, and note how familiar each photo is."""

@@ -18,7 +18,7 @@ from caption_generator.common.files import replacing
 from caption_generator.evaluate import FUNCTION_WORDS, Mistakes, Scores
 from caption_generator.images import open_rgb
 from caption_generator.search import Caption
-from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
+from caption_generator.tokenizer import END, SPECIAL_TOKENS, Tokenizer
 
 BLUE, ORANGE, GREY = "#3b6ea5", "#d9822b", "#8a8a8a"
 
@@ -234,8 +234,9 @@ def beam_tree(steps: Sequence[Sequence[tuple[float, Sequence[str]]]], beam: int)
     """The first steps of a beam search as a tree.
 
     Args:
-        steps: the candidates of each step, the best first: the log-probability of a beginning, and its words.
-        beam: how many candidates of a step are kept.
+        steps: the candidates of each step, the best first: the log-probability of a beginning, and its words. The last
+            word of a complete caption is `<end>`.
+        beam: how many candidates of a step are kept: of those that go on, and of all.
     """
     figure, axis = plt.subplots(figsize=(11.5, 0.62 * max(map(len, steps)) + 0.6))
     axis.axis("off")
@@ -244,8 +245,9 @@ def beam_tree(steps: Sequence[Sequence[tuple[float, Sequence[str]]]], beam: int)
     }  # the kept beginnings: height, log-probability
     axis.text(0, 0, "<start>", ha="center", va="center", bbox=_box(BLUE))
     for column, candidates in enumerate(steps, 1):
-        kept = {tuple(words) for _, words in candidates[:beam]}
-        parents = [tuple(words) if tuple(words) in before else tuple(words[:-1]) for _, words in candidates]
+        going_on = [tuple(words) for _, words in candidates if words[-1] != SPECIAL_TOKENS[END]]
+        kept = {tuple(words) for _, words in candidates[:beam]} | set(going_on[:beam])
+        parents = [tuple(words[:-1]) for _, words in candidates]
         # Below one another in the order of their parents, so that no two branches cross.
         order = sorted(range(len(candidates)), key=lambda n: (-before[parents[n]][0], n))
         heights = {n: (len(order) - 1) / 2 - place for place, n in enumerate(order)}
@@ -254,9 +256,8 @@ def beam_tree(steps: Sequence[Sequence[tuple[float, Sequence[str]]]], beam: int)
             words, (parent_height, parent_total) = tuple(words), before[parents[n]]
             colour = BLUE if words in kept else GREY
             axis.plot((column - 0.7, column - 0.25), (parent_height, heights[n]), color=colour, linewidth=1.2, zorder=0)
-            label = words[-1] if words != parents[n] else "(ended)"
             box = _box(colour) if words in kept else None
-            axis.text(column, heights[n], label, ha="center", va="center", color=colour, bbox=box)
+            axis.text(column, heights[n], words[-1], ha="center", va="center", color=colour, bbox=box)
             probability = f"\N{MULTIPLICATION SIGN} {np.exp(total - parent_total):.2f}"
             if words in kept:
                 probability += f" = {np.exp(total):.3f}"

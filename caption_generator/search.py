@@ -44,6 +44,9 @@ class Caption:
         return min(1.0, float(np.exp(self.log_prob + self.fit))) * self.familiarity
 
 
+Ends = list[tuple[int, int]]
+
+
 class StepwiseDecoder(Protocol):
     """A decoder that reads one word at a time: `decoders.Decoder`, or an exported one."""
 
@@ -79,19 +82,30 @@ class StepwiseDecoder(Protocol):
 class BeamSearch:
     """Beam search for whole batches of images; with `beam=1` it is greedy search.
 
-    All beams of all images advance together. A finished caption keeps its place in the beam while its log-probability
-    is among the best. The result is sorted by the mean log-probability of a word, because a sum prefers short captions.
+    All beams of all images advance together. A caption that ends leaves the beam, and the next best one takes its
+    place. The search of an image stops when enough captions have ended, each of them more probable than all that go on,
+    because words only make a caption less probable (Huang, Zhao and Ma 2017, "When to Finish? Optimal Beam Search for
+    Neural Text Generation"). The result is sorted by the mean log-probability of a word: a sum prefers short captions.
     """
 
-    def __init__(self, decoder: StepwiseDecoder, tokenizer: Tokenizer, beam: int = BEAM, no_repeat: int = NO_REPEAT):
+    def __init__(
+        self,
+        decoder: StepwiseDecoder,
+        tokenizer: Tokenizer,
+        beam: int = BEAM,
+        no_repeat: int = NO_REPEAT,
+        captions: int | None = None,
+    ):
         """
         Args:
             decoder: any decoder.
             tokenizer: the vocabulary that the decoder was trained with.
             beam: how many captions of an image the search follows.
             no_repeat: a caption never contains the same run of this many words twice; 0 allows it.
+            captions: how many captions of an image to find; by default as many as it follows.
         """
-        self.decoder, self.tokenizer, self.beam, self.no_repeat = decoder, tokenizer, beam, no_repeat
+        self.decoder, self.tokenizer, self.beam = decoder, tokenizer, beam
+        self.no_repeat, self.captions = no_repeat, captions or beam
         self.max_length = tokenizer.max_length + 1  # with <end>
 
     def __call__(self, features: np.ndarray) -> list[list[Caption]]:
@@ -102,7 +116,7 @@ class BeamSearch:
                 decoder reads a grid.
 
         Returns:
-            `beam` captions of each image, the best first.
+            The captions of each image, the best first: `captions` of them, or all where there are not so many.
         """
         if not len(features):
             return []
@@ -116,46 +130,55 @@ class BeamSearch:
         # All beams of an image start alike. Only the first may count, or each would find the same words.
         totals = np.full((len(features), each), -np.inf, np.float32)
         totals[:, 0] = 0
+        ended: list[list[Caption]] = [[] for _ in features]  # of each image, the most probable first
+        done = np.zeros(len(features), bool)
 
         for position in range(self.max_length):
             logits, weights, state = self.decoder.advance(image, state, last)
+            if weights is not None:
+                attention.append(weights)
             step = self._next_log_probs(logits, tokens, position)
             candidates = totals[..., None] + step.reshape(len(features), each, -1)
-            totals, best = self._choose(candidates)
+            totals, best, ends = self._choose(candidates)
+
+            for number, place in ends:
+                if not done[number]:
+                    row = first_row[number, 0] + place // step.shape[1]
+                    words = np.append(tokens[row, :position], END)
+                    found = np.append(log_probs[row, :position], step[row, END])
+                    ended[number].append(self._caption(words, found, [weights[row] for weights in attention]))
+            for number, group in enumerate(ended):
+                group.sort(key=total_log_prob, reverse=True)
+                del group[self.captions :]
+                going_on = totals[number, -self.beam :].max()  # of the rows that may end
+                done[number] = len(group) == self.captions and total_log_prob(group[-1]) >= going_on
+            if done.all():
+                break
+
             parent = (best // step.shape[1] + first_row).ravel()
             last = (best % step.shape[1]).ravel().astype(np.int32)
-
             tokens, log_probs = tokens[parent], log_probs[parent]
             tokens[:, position], log_probs[:, position] = last, step[parent, last]
-            log_probs[np.isneginf(totals.ravel()), 0] = -np.inf  # there are fewer captions than rows
             state = [tensor[parent] for tensor in state]
-            if weights is not None:
-                attention = [earlier[parent] for earlier in (*attention, weights)]
-            if self._is_done(last.reshape(-1, each)):
-                break
-        return self._captions(tokens, log_probs, np.stack(attention, axis=1) if attention else None)
+            attention = [earlier[parent] for earlier in attention]
+        return [sorted(captions, key=lambda caption: -caption.log_prob) for captions in ended]
 
     @property
     def rows(self) -> int:
         """The captions of an image that advance together."""
         return self.beam
 
-    def _choose(self, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The continuations that the search follows.
+    def _choose(self, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, Ends]:
+        """The continuations that the search follows, and those that end.
 
         Args:
             candidates: the log-probability of each caption with each next word, of shape (images, rows, words).
 
         Returns:
-            The best log-probabilities, of shape (images, rows), and where each is in an image's flat array.
+            The log-probabilities of the former, of shape (images, rows), and where each is in an image's flat array. Of
+            the latter, the image and the place in this array, the best of an image first.
         """
-        flat = candidates.reshape(len(candidates), -1)
-        best = top_k(flat, self.beam)
-        return np.take_along_axis(flat, best, axis=1), best
-
-    def _is_done(self, last: np.ndarray) -> bool:
-        """Whether the search may stop after these words, of shape (images, rows)."""
-        return bool(is_finished(last).all())
+        return best_continuations(candidates, self.beam)
 
     def _next_log_probs(self, logits: np.ndarray, tokens: np.ndarray, position: int) -> np.ndarray:
         """The log-probability of each word at `position`, -inf for those that must not follow."""
@@ -165,28 +188,17 @@ class BeamSearch:
         step[:, [PAD, START, UNKNOWN]] = -np.inf
         if self.no_repeat:
             forbid_repetition(step, tokens, position, self.no_repeat)
-        if position:
-            finished = is_finished(tokens[:, position - 1])
-            step[finished] = -np.inf
-            step[finished, PAD] = 0
         return step
 
-    def _captions(self, tokens: np.ndarray, log_probs: np.ndarray, attention: np.ndarray | None) -> list[list[Caption]]:
-        captions = []
-        for row in range(len(tokens)):
-            length = max(1, np.count_nonzero(tokens[row] != PAD))
-            words = [self.tokenizer.words[token] for token in tokens[row, :length]]
-            probabilities = np.exp(log_probs[row, :length]).tolist()
-            captions.append(
-                Caption(
-                    self.tokenizer.decode(tokens[row]),
-                    tuple(zip(words, probabilities, strict=True)),
-                    float(log_probs[row, :length].mean()),
-                    attention=None if attention is None else attention[row, :length],
-                )
-            )
-        groups = [captions[row : row + self.beam] for row in range(0, len(captions), self.beam)]
-        return [sorted(group, key=lambda caption: -caption.log_prob) for group in groups]
+    def _caption(self, tokens: np.ndarray, log_probs: np.ndarray, attention: Sequence[np.ndarray]) -> Caption:
+        """A caption of these tokens, with `<end>` as the last."""
+        words = [self.tokenizer.words[token] for token in tokens]
+        return Caption(
+            self.tokenizer.decode(tokens),
+            tuple(zip(words, np.exp(log_probs).tolist(), strict=True)),
+            float(log_probs.mean()),
+            attention=np.stack(attention) if attention else None,
+        )
 
 
 def caption_features(search: BeamSearch, features: np.ndarray, batch_size: int = 64) -> list[Caption]:
@@ -204,6 +216,11 @@ def caption_features(search: BeamSearch, features: np.ndarray, batch_size: int =
     return captions
 
 
+def total_log_prob(caption: Caption) -> float:
+    """The log-probability of the whole caption, in nats."""
+    return caption.log_prob * len(caption.words)
+
+
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities from logits, over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -217,6 +234,25 @@ def top_k(values: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(best, order, axis=1)
 
 
+def best_continuations(candidates: np.ndarray, beam: int) -> tuple[np.ndarray, np.ndarray, Ends]:
+    """The `beam` best continuations of each image that go on, and those among the `beam` best of all that end.
+
+    Args:
+        candidates: of shape (images, captions, words), -inf for what cannot follow.
+
+    Returns:
+        As `BeamSearch._choose`. Where fewer go on, the rest have a log-probability of -inf.
+    """
+    flat = candidates.reshape(len(candidates), -1)
+    best = top_k(flat, 2 * beam)  # a caption ends in one way only, so `beam` of them go on, if so many can
+    totals, is_end = np.take_along_axis(flat, best, axis=1), best % candidates.shape[2] == END
+    images, places = np.nonzero((is_end & np.isfinite(totals))[:, :beam])
+    ends = list(zip(images.tolist(), best[images, places].tolist(), strict=True))
+    going_on = np.argsort(is_end, axis=1, kind="stable")[:, :beam]
+    totals = np.where(is_end, -np.inf, totals)
+    return np.take_along_axis(totals, going_on, axis=1), np.take_along_axis(best, going_on, axis=1), ends
+
+
 def forbid_repetition(log_probs: np.ndarray, tokens: np.ndarray, position: int, n: int) -> None:
     """Set to -inf every word that would complete a run of n words which the caption already contains.
 
@@ -228,8 +264,3 @@ def forbid_repetition(log_probs: np.ndarray, tokens: np.ndarray, position: int, 
     for start in range(position - n + 1):
         same = (tokens[:, start : start + n - 1] == last).all(axis=1)
         log_probs[same, tokens[same, start + n - 1]] = -np.inf
-
-
-def is_finished(tokens: np.ndarray) -> np.ndarray:
-    """Whether captions that end in these tokens are finished."""
-    return (tokens == END) | (tokens == PAD)

@@ -148,10 +148,12 @@ def test_captions_are_ranked_by_the_words_that_their_photo_predicts(captioner, w
     shapes = ((256,), (len(tokenizer), 256), (len(tokenizer),))
     detector = WordDetector(*(random.random(shape, np.float32) for shape in shapes), threshold=0.5)
     ranking = with_knowledge(captioner, detector=detector)
-    found, ranked = captioner.caption_pixels(pixels), ranking.caption_pixels(pixels)
-    features = captioner.engine.encode(pixels)
-    assert ranked == detector.rank(features, found, tokenizer)
-    assert ranked != found
+    beam, features = captioner.search.beam, captioner.engine.encode(pixels)
+    found = BeamSearch(captioner.engine.decoder, tokenizer, beam, captions=2 * beam)(features)
+    assert (captioner.search.captions, ranking.search.captions) == (beam, 2 * beam)
+    ranked = ranking.caption_pixels(pixels)
+    assert ranked == [captions[:beam] for captions in detector.rank(features, found, tokenizer)]
+    assert ranked != captioner.caption_pixels(pixels)
 
     photo = workspace.images / workspace.image_names()[0]
     expected = detector.predicted_words(features[0], tokenizer, top=4)

@@ -247,16 +247,16 @@ def test_a_beam_tree_shows_each_candidate_with_its_probability_and_boxes_what_is
     half, quarter = np.log(0.5), np.log(0.25)
     steps = [
         [(half, ["a"]), (quarter, ["the"]), (np.log(0.1), ["one"])],
-        [(half + quarter, ["a", "dog"]), (half + half + quarter, ["the", "dog"]), (half - 9, ["a", "cat"])],
-        [(half + quarter, ["a", "dog"]), (half + quarter - 9, ["the", "dog", "runs"])],
+        [(half + quarter, ["a", "dog"]), (half + half + quarter, ["the", "<end>"]), (half - 9, ["a", "cat"])],
+        [(half + quarter, ["a", "dog", "<end>"]), (half - 9, ["a", "cat", "runs"])],
     ]
     [axis] = plots.beam_tree(steps, beam=2).axes
     labels = [text for text in axis.texts if not text.get_text().startswith("\N{MULTIPLICATION SIGN}")]
     assert [text.get_text() for text in labels] == (
-        ["<start>", "a", "the", "one", "dog", "dog", "cat", "(ended)", "runs"]
+        ["<start>", "a", "the", "one", "dog", "<end>", "cat", "<end>", "runs"]
     )
     boxed = [text.get_text() for text in labels if text.get_bbox_patch()]
-    assert boxed == ["<start>", "a", "the", "dog", "dog", "(ended)", "runs"]
+    assert boxed == ["<start>", "a", "the", "dog", "<end>", "cat", "<end>", "runs"]
     probabilities = [text.get_text() for text in axis.texts if text not in labels]
     times = "\N{MULTIPLICATION SIGN}"
     assert probabilities[:4] == [

@@ -108,17 +108,14 @@ def repeats(tokens: list[int], run: int) -> bool:
 
 
 def plain_beam_search(
-    decoder: Decoder, image: np.ndarray, beam: int, longest: int, no_repeat: int
+    decoder: Decoder, image: np.ndarray, beam: int, longest: int, no_repeat: int, enough: int
 ) -> list[list[tuple[int, float]]]:
-    """Captions as (token, log-probability) lists, `<end>` last, the best mean first."""
-    captions = [[]]
+    """The best `enough` captions as (token, log-probability) lists, `<end>` last, the best mean first."""
+    captions, ended = [[]], []
     for position in range(longest + 1):
         candidates = []
         for caption in captions:
             tokens = [token for token, _ in caption]
-            if END in tokens:
-                candidates.append(caption)
-                continue
             log_probabilities = next_log_probabilities(decoder, image, tokens)
             words = sorted(set(range(len(log_probabilities))) - set(NEVER_WRITTEN))
             allowed = [END] if position == longest else words
@@ -127,8 +124,17 @@ def plain_beam_search(
                 for token in allowed
                 if not repeats([*tokens, token], no_repeat)
             ]
-        captions = sorted(candidates, key=lambda c: -sum(lp for _, lp in c))[:beam]
-    return sorted(captions, key=lambda c: -np.mean([lp for _, lp in c]))
+        candidates.sort(key=total, reverse=True)
+        ended += [caption for caption in candidates[:beam] if caption[-1][0] == END]
+        ended = sorted(ended, key=total, reverse=True)[:enough]
+        captions = [caption for caption in candidates if caption[-1][0] != END][:beam]
+        if len(ended) == enough and all(total(ended[-1]) >= total(caption) for caption in captions):
+            break
+    return sorted(ended, key=lambda c: -np.mean([lp for _, lp in c]))
+
+
+def total(caption: list[tuple[int, float]]) -> float:
+    return sum(log_prob for _, log_prob in caption)
 
 
 def assert_same(found, expected, tokenizer: Tokenizer) -> None:
@@ -139,13 +145,17 @@ def assert_same(found, expected, tokenizer: Tokenizer) -> None:
         assert caption.log_prob == pytest.approx(np.mean([lp for _, lp in plain]), rel=1e-3)
 
 
-@pytest.mark.parametrize(("beam", "no_repeat"), [(1, 0), (3, 0), (5, 0), (1, 2), (3, 1), (3, 3)])
-def test_beam_search_equals_a_plain_one(beam, no_repeat, decoder, tokenizer, images):
-    found = BeamSearch(decoder, tokenizer, beam, no_repeat)(images)
-    for image, captions in zip(images, found, strict=True):
-        assert_same(captions, plain_beam_search(decoder, image, beam, tokenizer.max_length, no_repeat), tokenizer)
-    assert len({captions[0].text for captions in found}) > 2
-    assert len({len(captions[0].words) for captions in found}) > 1
+@pytest.mark.parametrize(
+    ("beam", "no_repeat", "captions"),
+    [(1, 0, 1), (3, 0, 3), (5, 0, 5), (1, 2, 1), (3, 1, 3), (3, 3, 3), (3, 0, 6), (5, 3, 10), (3, 0, 2)],
+)
+def test_beam_search_equals_a_plain_one(beam, no_repeat, captions, decoder, tokenizer, images):
+    found = BeamSearch(decoder, tokenizer, beam, no_repeat, captions)(images)
+    for image, group in zip(images, found, strict=True):
+        plain = plain_beam_search(decoder, image, beam, tokenizer.max_length, no_repeat, captions)
+        assert_same(group, plain, tokenizer)
+    assert len({group[0].text for group in found}) > 2
+    assert len({len(group[0].words) for group in found}) > 1
 
 
 @pytest.mark.parametrize(("beam", "run"), [(1, 1), (1, 3), (4, 2)])
