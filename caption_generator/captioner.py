@@ -64,7 +64,7 @@ class Captioner:
             beam: how many captions of a photo the search follows; 1 is greedy search.
         """
         self.engine = engine
-        # Where captions are ranked, twice as many make dev CIDEr a point higher, and take hardly more time.
+        # Where captions are ranked, twice as many make dev CIDEr a point higher, and take a tenth more time.
         ranks = engine.detector is not None and beam > 1
         self.search = BeamSearch(engine.decoder, engine.tokenizer, beam, captions=2 * beam if ranks else beam)
 
