@@ -64,7 +64,7 @@ class Captioner:
             beam: how many captions of a photo the search follows; 1 is greedy search.
         """
         self.engine = engine
-        # Where captions are ranked, twice as many make dev CIDEr a point higher, and take a tenth more time.
+        # Where captions are ranked, twice as many make dev CIDEr almost a point higher, and take a tenth more time.
         ranks = engine.detector is not None and beam > 1
         self.search = BeamSearch(engine.decoder, engine.tokenizer, beam, captions=2 * beam if ranks else beam)
 
@@ -108,7 +108,8 @@ class Captioner:
         """Rank and score what `self.search` found for `features`, as far as the model can.
 
         Its word detector ranks the captions. Where its classifier is sure of a thing that the best caption does not
-        name, captions with its name take their place. Their scores are multiplied by how familiar the photo is.
+        name, captions with its name take their place. Their scores are multiplied by how familiar the photo is. The
+        best of them are kept, as many as the search follows.
         """
         found = list(self._score(features, found))
         if self.engine.classifier is not None:

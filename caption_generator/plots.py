@@ -236,7 +236,7 @@ def beam_tree(steps: Sequence[Sequence[tuple[float, Sequence[str]]]], beam: int)
     Args:
         steps: the candidates of each step, the best first: the log-probability of a beginning, and its words. The last
             word of a complete caption is `<end>`.
-        beam: how many candidates of a step are kept: of those that go on, and of all.
+        beam: how many beginnings of a step are kept. A caption that is complete is kept if it is among as many best.
     """
     figure, axis = plt.subplots(figsize=(11.5, 0.62 * max(map(len, steps)) + 0.6))
     axis.axis("off")

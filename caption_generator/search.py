@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from caption_generator.common.console import progress
-from caption_generator.tokenizer import END, PAD, START, UNKNOWN, Tokenizer
+from caption_generator.tokenizer import END, PAD, SPECIAL_TOKENS, START, UNKNOWN, Tokenizer
 
 BEAM = 5  # on the dev images, captions of 5 score a little better than those of 3
 NO_REPEAT = 3  # the best of 0, 2 and 3 on Flickr8k's dev images
@@ -44,7 +44,10 @@ class Caption:
         return min(1.0, float(np.exp(self.log_prob + self.fit))) * self.familiarity
 
 
+# Of captions that end: the image, and where the end is among all continuations of its captions.
 Ends = list[tuple[int, int]]
+# What is found where no word has a probability, because training diverged and the weights are not numbers.
+NOTHING = Caption("", ((SPECIAL_TOKENS[END], 0.0),), log_prob=-np.inf)
 
 
 class StepwiseDecoder(Protocol):
@@ -116,7 +119,8 @@ class BeamSearch:
                 decoder reads a grid.
 
         Returns:
-            The captions of each image, the best first: `captions` of them, or all where there are not so many.
+            The captions of each image, the best first: `captions` of them, or all where there are not so many, but one
+            at least.
         """
         if not len(features):
             return []
@@ -143,7 +147,7 @@ class BeamSearch:
 
             for number, place in ends:
                 if not done[number]:
-                    row = first_row[number, 0] + place // step.shape[1]
+                    row = number * each + place // step.shape[1]
                     words = np.append(tokens[row, :position], END)
                     found = np.append(log_probs[row, :position], step[row, END])
                     ended[number].append(self._caption(words, found, [weights[row] for weights in attention]))
@@ -161,7 +165,7 @@ class BeamSearch:
             tokens[:, position], log_probs[:, position] = last, step[parent, last]
             state = [tensor[parent] for tensor in state]
             attention = [earlier[parent] for earlier in attention]
-        return [sorted(captions, key=lambda caption: -caption.log_prob) for captions in ended]
+        return [sorted(captions, key=lambda caption: -caption.log_prob) or [NOTHING] for captions in ended]
 
     @property
     def rows(self) -> int:

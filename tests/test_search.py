@@ -242,6 +242,13 @@ def test_a_caption_of_no_words_is_a_caption(beam, decoder, biased, tokenizer, im
         assert best.log_prob == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_decoder_that_diverged_writes_an_empty_caption_of_score_0(beam, decoder, biased, tokenizer, images):
+    biased(end=math.nan)
+    found = BeamSearch(decoder, tokenizer, beam)(images)
+    assert [(caption.text, caption.score) for (caption,) in found] == [("", 0)] * len(images)
+
+
 def test_an_image_is_captioned_alike_in_any_batch(decoder, tokenizer, images):
     search = BeamSearch(decoder, tokenizer, 3)
     together = search(images)

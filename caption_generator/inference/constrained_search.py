@@ -5,7 +5,7 @@ Anderson et al. 2017, "Guided Open Vocabulary Image Captioning with Constrained 
 
 import numpy as np
 
-from caption_generator.search import BeamSearch, Ends, best_continuations
+from caption_generator.search import NOTHING, BeamSearch, Caption, Ends, best_continuations
 from caption_generator.tokenizer import END
 
 
@@ -26,12 +26,16 @@ class ConstrainedBeamSearch(BeamSearch):
         super().__init__(search.decoder, search.tokenizer, search.beam, search.no_repeat, search.captions)
         self.required = required[:, None, :]
 
+    def __call__(self, features: np.ndarray) -> list[list[Caption]]:
+        """As `BeamSearch`, but without captions for an image whose required words were never possible."""
+        return [[] if captions == [NOTHING] else captions for captions in super().__call__(features)]
+
     @property
     def rows(self) -> int:
         return 2 * self.beam
 
     def _choose(self, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, Ends]:
-        without, within = candidates.copy(), candidates.copy()
+        without, within = candidates.copy(), candidates
         without[:, self.beam :] = -np.inf
         without[:, :, END] = -np.inf
         without[np.broadcast_to(self.required, without.shape)] = -np.inf
