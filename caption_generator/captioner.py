@@ -91,7 +91,7 @@ class Captioner:
                 `self.engine.input_size`.
 
         Returns:
-            For each picture `beam` captions, the best first.
+            For each picture at most `beam` captions, and at least one, the best first.
         """
         threads = min(self.engine.threads, len(pixels))
         if threads <= 1:
@@ -108,8 +108,8 @@ class Captioner:
         """Rank and score what `self.search` found for `features`, as far as the model can.
 
         Its word detector ranks the captions. Where its classifier is sure of a thing that the best caption does not
-        name, captions with its name take their place. Their scores are multiplied by how familiar the photo is. The
-        best of them are kept, as many as the search follows.
+        name, captions with its name take their place if they are good enough; see `ImageNetClassifier`. Scores are
+        multiplied by how familiar the photo is. The best captions are kept, as many as the search follows.
         """
         found = list(self._score(features, found))
         if self.engine.classifier is not None:

@@ -44,7 +44,7 @@ class Caption:
         return min(1.0, float(np.exp(self.log_prob + self.fit))) * self.familiarity
 
 
-# Of captions that end: the image, and where the end is among all continuations of its captions.
+# The captions that end at one step: (image, index of the end in the flat array of the image's candidates).
 Ends = list[tuple[int, int]]
 # What is found where no word has a probability, because training diverged and the weights are not numbers.
 NOTHING = Caption("", ((SPECIAL_TOKENS[END], 0.0),), log_prob=-np.inf)
@@ -86,9 +86,10 @@ class BeamSearch:
     """Beam search for whole batches of images; with `beam=1` it is greedy search.
 
     All beams of all images advance together. A caption that ends leaves the beam, and the next best one takes its
-    place. The search of an image stops when enough captions have ended, each of them more probable than all that go on,
-    because words only make a caption less probable (Huang, Zhao and Ma 2017, "When to Finish? Optimal Beam Search for
-    Neural Text Generation"). The result is sorted by the mean log-probability of a word: a sum prefers short captions.
+    place. More words can only make a caption less probable. So the search of an image stops when it has enough captions
+    that ended, and each of them is more probable than every caption that goes on (Huang, Zhao and Ma 2017, "When to
+    Finish? Optimal Beam Search for Neural Text Generation"). The result is sorted by the mean log-probability of a
+    word: a sum prefers short captions.
     """
 
     def __init__(
@@ -154,8 +155,7 @@ class BeamSearch:
             for number, group in enumerate(ended):
                 group.sort(key=total_log_prob, reverse=True)
                 del group[self.captions :]
-                going_on = totals[number, -self.beam :].max()  # of the rows that may end
-                done[number] = len(group) == self.captions and total_log_prob(group[-1]) >= going_on
+                done[number] = len(group) == self.captions and total_log_prob(group[-1]) >= totals[number].max()
             if done.all():
                 break
 
@@ -176,7 +176,8 @@ class BeamSearch:
         """The continuations that the search follows, and those that end.
 
         Args:
-            candidates: the log-probability of each caption with each next word, of shape (images, rows, words).
+            candidates: the log-probability of each caption with each next word, of shape (images, rows, words). It
+                may be changed.
 
         Returns:
             The log-probabilities of the former, of shape (images, rows), and where each is in an image's flat array. Of
@@ -226,13 +227,13 @@ def total_log_prob(caption: Caption) -> float:
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities from logits, over the last axis."""
+    """Log-probabilities from logits of shape (..., vocabulary_size), over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def top_k(values: np.ndarray, k: int) -> np.ndarray:
-    """The indices of the k greatest values of each row, the greatest first."""
+    """The indices of the k greatest values of each row, the greatest first: (rows, n) to int64 (rows, k)."""
     best = np.sort(np.argpartition(-values, k - 1, axis=1)[:, :k], axis=1)
     order = np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable")
     return np.take_along_axis(best, order, axis=1)

@@ -65,6 +65,17 @@ def test_where_every_word_is_allowed_it_is_beam_search(images):
         np.testing.assert_array_equal(found[0].attention, plain[0].attention)
 
 
+def test_it_does_not_stop_while_a_caption_without_the_word_may_still_win():
+    logits = np.full((1, len(TOKENIZER), len(TOKENIZER)), -20, np.float32)
+    after = {word: logits[0, TOKENIZER.words.index(word)] for word in TOKENIZER.words}
+    dog, cat, runs = map(TOKENIZER.words.index, ("dog", "cat", "runs"))
+    after["<start>"][[dog, cat]] = 0, -4  # "cat" is a caption after one step, and hardly probable
+    after["dog"][runs] = after["runs"][cat] = after["cat"][END] = 0
+    search = BeamSearch(Bigrams(), TOKENIZER, beam=1)
+    [[caption]] = ConstrainedBeamSearch(search, required("cat")[None])(logits)
+    assert caption.text == "dog runs cat"
+
+
 def test_images_do_not_share_their_words(images):
     wanted = np.array([required(word) for word in ("dog", "cat", "runs", "a", "dog")])
     search = BeamSearch(Bigrams(), TOKENIZER, beam=2)
