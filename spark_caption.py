@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from caption_generator.cluster.session import start_spark
-from caption_generator.common.console import beam_width, positive
+from caption_generator.common.console import beam_width, need_tensorflow, positive, quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError, printable
 from caption_generator.search import BEAM
 from caption_generator.workspace import BUNDLED_MODEL
@@ -86,7 +86,7 @@ def main() -> int:
     try:
         spark = start_spark(options.master)
         end_at_ctrl_c(spark)
-        from caption_generator.cluster.job import caption_task, encode_task, need_tensorflow, process, write_features
+        from caption_generator.cluster.job import caption_task, encode_task, process, write_features
         from caption_generator.cluster.sources import open_source
         from caption_generator.cluster.tasks import PackTask
 
@@ -117,10 +117,7 @@ def main() -> int:
 def run() -> int:
     """As `main`, ended quietly by Ctrl-C."""
     logging.getLogger().addHandler(logging.NullHandler())  # Py4J logs the traceback of a Ctrl-C
-    try:
-        return main()
-    except KeyboardInterrupt:
-        return 130
+    return quiet_at_ctrl_c(main)
 
 
 if __name__ == "__main__":

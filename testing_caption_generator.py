@@ -12,6 +12,7 @@ from caption_generator.common.console import (
     let_stdout_take_any_text,
     progress,
     put_line,
+    quiet_at_ctrl_c,
 )
 from caption_generator.common.errors import CaptionError, printable
 from caption_generator.images import find_pictures
@@ -109,9 +110,7 @@ def main() -> int:
 def run() -> int:
     """As `main`, ended quietly by Ctrl-C and by a reader that goes away. An installed package has it as `caption`."""
     try:
-        return main()
-    except KeyboardInterrupt:
-        return 130
+        return quiet_at_ctrl_c(main)
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         drop_stdout()
         return 0

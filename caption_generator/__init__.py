@@ -21,7 +21,7 @@ The story, in the order in which data goes through the package. The numbers are 
     compatibility     what belongs together
     search         5  beam search: features -> captions
     evaluate          BLEU, METEOR, ROUGE-L, CIDEr, CHAIR, and what went wrong
-    objects           the words for people, animals, things and places
+    objects           the words for people, animals, things and places; imagenet_words has most of them
     captioner      6  photo in, caption out
     compare        7  every system on equal terms                -> models/compare/
     plots             the figures of the notebooks

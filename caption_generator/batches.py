@@ -93,7 +93,7 @@ class CaptionBatches:
         return stream(self, ((features, captions), captions, weights))
 
 
-class Batches(Protocol):
+class SizedBatches(Protocol):
     """Batches whose number is known."""
 
     def __len__(self) -> int: ...
@@ -101,7 +101,7 @@ class Batches(Protocol):
     def __iter__(self) -> Iterator: ...
 
 
-def stream(batches: Batches, signature: Any) -> tf.data.Dataset:
+def stream(batches: SizedBatches, signature: Any) -> tf.data.Dataset:
     """What iterating `batches` gives, the next batch made while one is trained on.
 
     Args:

@@ -22,19 +22,24 @@ Row = tuple[int, str, str]  # where, from 1; image name, perhaps with the captio
 FORMS = "lines name.jpg#0<TAB>caption, a table with a header such as image,caption, or COCO's JSON"
 SPREADSHEETS = (".xlsx", ".xls", ".ods")
 # The headers of tables and the keys of JSON, in lower case and without spaces, "-" and "_".
+# The id comes last: where there is a name too, it is a number as a rule.
 NAME_KEYS = (
-    *(
-        "image",
-        "imagename",
-        "imagefile",
-        "imagefilename",
-        "imagepath",
-        "img",
-        "imgname",
-        "filename",
-    ),
-    *("filepath", "file", "photo", "picture", "name", "path"),
-    *("imageid", "imgid"),  # a number, as a rule, where there is a name too
+    "image",
+    "imagename",
+    "imagefile",
+    "imagefilename",
+    "imagepath",
+    "img",
+    "imgname",
+    "filename",
+    "filepath",
+    "file",
+    "photo",
+    "picture",
+    "name",
+    "path",
+    "imageid",
+    "imgid",
 )
 CAPTION_KEYS = ("caption", "captions", "comment", "comments", "text", "sentence", "sentences", "description", "raw")
 NUMBER_KEYS = ("commentnumber", "captionnumber", "captionid", "captionindex", "sentenceid", "sentid", "number")
@@ -437,7 +442,7 @@ def _values(entry: Mapping[str, Any], keys: Sequence[str]) -> Iterator[Any]:
 
 
 def _string(entry: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """The first text under one of `keys`: a name is rather its file's than a path or a number."""
+    """The first text under one of `keys`: the name of a file is preferred to a path or a number."""
     return next((value for value in _values(entry, keys) if isinstance(value, str)), "")
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "captions_fingerprint",
     "clean_caption",
     "clean_captions",
+    "combine",
     "compare_with_disk",
     "load_dataset",
     "load_descriptions",
@@ -90,7 +91,7 @@ def read_workspace(workspace: Workspace) -> RawCaptions:
 
 
 def spell_out(text: str) -> str:
-    """The words of a caption apart, so that cleaning it and scoring against it find the same ones.
+    """Separate the words of a caption that are written together, so that cleaning and scoring find the same words.
 
     As `tidy`, with French and Italian elisions written as two words (`l'herbe`, `l herbe`), and without the apostrophe
     in a word of another language that has one inside. English stays as it is.

@@ -332,10 +332,10 @@ def load_encoder(name: str, weights: str | Path | None = "imagenet", pooling: st
 
 
 def find_encoder(checkpoint: Checkpoint, weights: str | Path = "imagenet") -> Encoder:
-    """The encoder that `checkpoint` was trained with: its own, the shipped model's, or one of `keras.applications`.
+    """The encoder that `checkpoint` was trained with: its own, the shipped model's, or one of `ENCODERS`.
 
     Raises:
-        CaptionError: the encoder that was found has other weights.
+        CaptionError: the encoder cannot be had, or what was found has other weights.
     """
     wanted = checkpoint.encoder_identity
     if checkpoint.encoder is not None:

@@ -51,11 +51,11 @@ class Outcome:
         encoder: the encoder that made the features.
         seed: of the run.
         parameters: of the decoder.
-        seconds: the median epoch took, of those that were run in one go.
+        seconds: the median time of an epoch; None if all were done in an earlier run.
         best_epoch: the one with the least dev loss, from 1.
         val_loss: that, in nats a word.
         scores: of the dev captions, by measure, in per cent.
-        word_vectors: the coverage of the pretrained ones, in words; empty without.
+        word_vectors: a sentence about the coverage of the pretrained vectors; empty if there are none.
         settings: a fingerprint of all its settings and data.
         captions: dev image to caption.
     """

@@ -128,7 +128,7 @@ class Encoder:
         pooling: "avg" or "grid".
         model: uint8 or float pixels 0 to 255 of shape (images, input_size, input_size, 3) to float32 features of
             shape (images, feature_size), or (images, height, width, feature_size) for a grid.
-        backbone: the network inside it, from preprocessed pixels to the grid.
+        backbone: the network inside it, from preprocessed pixels to the grid, or to the vector of `row.layer`.
         preprocessed: what the backbone is given, as a symbolic tensor.
     """
 

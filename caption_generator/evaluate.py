@@ -14,7 +14,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 import numpy as np
 from pycocoevalcap.bleu.bleu import Bleu
@@ -49,8 +50,9 @@ class Scores:
     Attributes:
         corpus: measure to score: BLEU-1 to BLEU-4 (Papineni et al. 2002), METEOR (Denkowski and Lavie 2014), ROUGE-L
             (Lin 2004) and CIDEr (Vedantam et al. 2015).
-        by_image: measure to the score of each image, in the order of `images`. Corpus BLEU and CIDEr compare with the
-            whole set, so the mean of these is not the corpus score of BLEU.
+        by_image: measure to the score of each image, in the order of `images`. Corpus BLEU adds up the counts of
+            all images, so it is not the mean of these. The CIDEr of one image depends on all, through the document
+            frequencies.
         images: the images' names.
         tokenizer: "PTB", or "regular expression (no Java)", or the like.
         left_out: the measures that could not be computed, each with why.
@@ -172,9 +174,7 @@ def find_mistakes(candidate: str, references: Sequence[str]) -> Mistakes:
     said = Counter(word for word in candidate.split() if word not in FUNCTION_WORDS)
     wanted = [Counter(word for word in text.split() if word not in FUNCTION_WORDS) for text in references]
     by_how_many = Counter(word for counts in wanted for word in counts)
-    most: Counter[str] = Counter()
-    for counts in wanted:
-        most |= counts
+    most: Counter[str] = reduce(or_, wanted, Counter())
     return Mistakes(
         [word for word in said if word not in most],
         [word for word, count in by_how_many.most_common() if 2 * count > len(wanted) and word not in said],

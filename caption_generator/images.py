@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import io
 import logging
 import os
 import threading
@@ -23,6 +24,7 @@ from caption_generator.common.pictures import EXPORT, FOREIGN, FORMATS, INSTALL_
 __all__ = [
     "SUFFIXES",
     "ImageBatch",
+    "NamedBytes",
     "find_photos",
     "find_pictures",
     "load_augmented",
@@ -37,7 +39,7 @@ LARGE = 1 << 24  # pixels; what is larger is made smaller before it is converted
 BLOCK = 1 << 26  # bytes that Pillow reserves at a time
 STRIP = 1 << 20  # pixels that are converted at a time
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-# Bytes a pixel that a decoder takes besides the picture itself; nothing to speak of where a format is not here.
+# The extra bytes that a decoder takes for each pixel of a picture; about 0 for formats that are not listed.
 DECODER_BYTES = {"WEBP": 8, "AVIF": 8, "JPEG2000": 16, "TIFF": 4}
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -107,6 +109,17 @@ def _search(folder: Path, errors: list[str]) -> list[Path]:
     return sorted(found)
 
 
+class NamedBytes(io.BytesIO):
+    """A file in memory, which `open_rgb` calls by its name in messages."""
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
+
+
 def open_rgb(path: str | Path | BinaryIO) -> Image.Image:
     """Open a picture upright and in RGB, whatever its file holds.
 
@@ -171,7 +184,7 @@ def _decode(file: BinaryIO, size: int | None) -> Image.Image:
 def _formats() -> list[str]:
     """Those of the formats that Pillow has on this machine, with HEIC where pillow-heif is installed."""
     Image.init()
-    # The C library gives blocks of more than 32 MB back at once, and keeps Pillow's own of 16 MB for the same thread.
+    # The C library gives blocks of more than 32 MB back to the system at once. It keeps Pillow's own blocks of 16 MB.
     Image.core.set_block_size(BLOCK)
     with contextlib.suppress(ImportError):
         import pillow_heif

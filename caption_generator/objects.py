@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import cache
 
-from caption_generator.inference.imagenet_words import plurals, things
+from caption_generator.imagenet_words import plurals, things
 
 _PEOPLE = """
     man men woman women boy boys girl girls child children kid kids people person baby toddler lady ladies guy guys
@@ -14,7 +14,7 @@ _PEOPLE = """
 """
 PEOPLE = frozenset(_PEOPLE.split())
 # What the table of ImageNet's things lacks. The words of a line may stand for the same.
-_OTHERS = """
+_THINGS = """
     frisbee disc
     kite
     bat
@@ -26,14 +26,29 @@ _OTHERS = """
     rail railing
     hurdle obstacle
     goal net
+    bush plant leaf leaves branch
+    log branch stick
+    counter
+    food meal
+    seat chair
+    giraffe
+    herd cattle
+    hydrant
+    graffiti
+    luggage suitcase
+    leash collar harness
+    jacket coat
+    uniform outfit costume clothing clothes gear
+    mouth tongue teeth
+    smoke fire
+"""
+_PLACES = """
     court
     stadium arena
     playground park garden yard
     grass lawn field pasture meadow
     snow ice
     forest woods tree
-    bush plant leaf leaves branch
-    log branch stick
     mountain hill hillside slope cliff
     water lake river ocean sea pond pool creek stream wave surf puddle
     beach sand shore
@@ -49,37 +64,28 @@ _OTHERS = """
     bathroom restroom
     bedroom
     office
-    counter
-    food meal
-    seat chair
-    giraffe
-    herd cattle
-    hydrant
-    graffiti
-    luggage suitcase
-    leash collar harness
-    jacket coat
-    uniform outfit costume clothing clothes gear
-    mouth tongue teeth
-    smoke fire
 """
+
+
+def _groups(table: str) -> list[set[str]]:
+    """The words of each line, with plurals."""
+    lines = [line.split() for line in table.strip().splitlines()]
+    return [{form for word in line for form in (word, *plurals(word))} for line in lines]
 
 
 @cache
 def synonyms() -> dict[str, frozenset[str]]:
     """Each word for a person, an animal, a thing or a place, and all words that may stand for the same."""
-    lines = [line.split() for line in _OTHERS.splitlines()]
-    others = [{form for word in line for form in (word, *plurals(word))} for line in lines]
     found: dict[str, frozenset[str]] = {}
-    for group in (PEOPLE, *others, *(thing.words for thing in things())):
+    for group in (PEOPLE, *_groups(_THINGS + _PLACES), *(thing.words for thing in things())):
         found |= {word: found.get(word, frozenset()) | group for word in group}
     return found
 
 
 @cache
 def nouns() -> frozenset[str]:
-    """The words for people, animals and things, without places and the like."""
-    return PEOPLE.union(*(thing.words for thing in things()))
+    """The words for people, animals and things, without those for places."""
+    return PEOPLE.union(*_groups(_THINGS), *(thing.words for thing in things())).difference(*_groups(_PLACES))
 
 
 def named_objects(references: Iterable[str]) -> frozenset[str]:

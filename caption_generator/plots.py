@@ -17,6 +17,7 @@ from caption_generator.captions import Descriptions
 from caption_generator.common.files import replacing
 from caption_generator.evaluate import FUNCTION_WORDS, Mistakes, Scores
 from caption_generator.images import open_rgb
+from caption_generator.inference.out_of_distribution import directions
 from caption_generator.search import Caption
 from caption_generator.tokenizer import END, SPECIAL_TOKENS, Tokenizer
 
@@ -87,9 +88,16 @@ def caption_statistics(descriptions: Descriptions, top: int = 20) -> Figure:
 def neighbours(
     folder: str | Path, names: Sequence[str], vectors: np.ndarray, queries: Sequence[int], nearest: int = 4
 ) -> Figure:
-    """Some images, each with the images whose feature vectors, or the means of their grids, are nearest (cosine)."""
-    vectors = vectors.mean(axis=tuple(range(1, vectors.ndim - 1)))  # a vector stays what it is
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    """Some images, each with the images whose feature vectors, or the means of their grids, are nearest (cosine).
+
+    Args:
+        folder: of the images.
+        names: the images' file names.
+        vectors: their features, of shape (images, ..., feature_size).
+        queries: the numbers of the images to show.
+        nearest: how many images beside each of them.
+    """
+    unit = directions(vectors)
     figure, axes = plt.subplots(
         len(queries), nearest + 1, figsize=(2.4 * (nearest + 1), 2 * len(queries)), squeeze=False
     )
@@ -124,7 +132,12 @@ def vocabulary_coverage(captions: Iterable[str], tokenizers: Mapping[int, Tokeni
 
 
 def teacher_forcing_table(inputs: np.ndarray, targets: np.ndarray, tokenizer: Tokenizer, rows: int = 3) -> Figure:
-    """The first captions of a batch: what the decoder reads, and below it what it must answer."""
+    """The first captions of a batch: what the decoder reads, and below it what it must answer.
+
+    Args:
+        inputs: int32 of shape (captions, length).
+        targets: of the same shape.
+    """
     length = inputs.shape[1]
     figure, axis = plt.subplots(figsize=(1.05 * length, 0.75 * rows))
     axis.axis("off")

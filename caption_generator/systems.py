@@ -109,8 +109,8 @@ def system_row(name: str) -> System:
 
 
 def chosen_system(workspace: Workspace) -> System:
-    """The system that `CAPTION_SYSTEM` names, else the classroom's; on the sample, with the encoder that needs no
-    download.
+    """The system that `CAPTION_SYSTEM` names, or else `DEFAULT`. On the sample, its encoder is the bundled one, which
+    needs no download.
 
     Raises:
         CaptionError: there is none of that name.

@@ -65,7 +65,7 @@ def fit(
         CaptionError: another run is writing into the folder, or the disk is full.
     """
     with only_run(folder):
-        run = run_name(checkpoint)
+        run = run_fingerprint(checkpoint)
         checkpoint = replace(checkpoint, training=dict(checkpoint.training) | {"run": run})
         resume = ResumeFile(folder / "resume" / f"{run}.npz")
         done = resume.restore(model)
@@ -95,7 +95,7 @@ def fit(
         return [row for row in read_history(log) if row["epoch"] <= epochs]
 
 
-def run_name(checkpoint: Checkpoint) -> str:
+def run_fingerprint(checkpoint: Checkpoint) -> str:
     """A name that only a run of the same settings, data, vocabulary and encoder shares."""
     settings = [
         asdict(checkpoint.decoder.spec),

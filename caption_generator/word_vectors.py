@@ -116,7 +116,13 @@ def load_word_vectors(path: str | Path, tokenizer: Tokenizer, size: int | None =
 
 
 def nearest_words(vectors: WordVectors, tokenizer: Tokenizer, word: str, count: int = 4) -> list[str]:
-    """The words most similar to `word` by cosine, the nearest first. Only words in the file count."""
+    """The words most similar to `word` by cosine, the nearest first. Only words in the file count.
+
+    Raises:
+        CaptionError: the file lacks `word`.
+    """
+    if word not in vectors.found:
+        raise CaptionError(f"there is no vector for {word!r}: choose another word.")
     known = [number for number, other in enumerate(tokenizer.words) if other in vectors.found]
     rows = vectors.matrix[known] / np.linalg.norm(vectors.matrix[known], axis=1, keepdims=True)
     words = [tokenizer.words[number] for number in known]

@@ -12,10 +12,10 @@ from caption_generator.checkpoint import Checkpoint, save_checkpoint
 from caption_generator.common.errors import CaptionError
 from caption_generator.decoders import DECODERS, DecoderSpec, build_decoder
 from caption_generator.encoders import ENCODERS, EncoderRow, build_encoder
+from caption_generator.imagenet_words import Thing
 from caption_generator.images import load_pixels
 from caption_generator.inference import imagenet_classifier
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
-from caption_generator.inference.imagenet_words import Thing
 from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
 from caption_generator.inference.word_ranking import WordDetector

@@ -554,5 +554,5 @@ def test_a_merge_model_is_held_to_the_same(change, path):
     with h5py.File(path, "a") as file:
         change(file)
         del file["about"]
-    with bounded(), pytest.raises(CaptionError, match=r"model\.h5 is not a merge model that can be taken over"):
+    with bounded(), pytest.raises(CaptionError, match=r"model\.h5 is not a merge model that can be converted"):
         read_merge_model(path, Vocabulary(None, None, 20), IDENTITY)

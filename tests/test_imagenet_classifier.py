@@ -8,9 +8,9 @@ from math import log
 import numpy as np
 import pytest
 
+from caption_generator.imagenet_words import things
 from caption_generator.inference import imagenet_classifier
-from caption_generator.inference.imagenet_classifier import names, search_words, with_name
-from caption_generator.inference.imagenet_words import things
+from caption_generator.inference.imagenet_classifier import mentions, search_words, with_name
 from caption_generator.search import BeamSearch, Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tests.helpers import photo_of
@@ -67,9 +67,9 @@ def test_the_table_has_each_thing_once_and_only_classes_that_there_are():
 def test_a_stand_in_does_not_name_the_thing():
     assert "tiger" in thing("lion").candidates
     assert "tiger" not in thing("lion").words
-    assert not names("a tiger sleeps", thing("lion"))
-    assert names("two hot dogs on a plate", thing("hot dog"))
-    assert not names("a dog is hot", thing("hot dog"))
+    assert not mentions("a tiger sleeps", thing("lion"))
+    assert mentions("two hot dogs on a plate", thing("hot dog"))
+    assert not mentions("a dog is hot", thing("hot dog"))
 
 
 def test_a_thing_is_as_likely_as_its_classes_together(classifier):

@@ -16,7 +16,7 @@ workspace
 common.pickles common.hdf5 caption_files images download
 torch_file
 
-captions tokenizer inference.imagenet_words
+captions tokenizer imagenet_words
 word_vectors objects search inference.out_of_distribution
 evaluate inference.word_ranking inference.constrained_search
 inference.imagenet_classifier

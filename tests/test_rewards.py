@@ -172,5 +172,5 @@ def test_runs_of_one_to_four_words_are_counted():
 def test_recall_is_the_f_score_of_words_by_hand(references, caption, expected):
     references = {"x.jpg": references}
     without, with_recall = Reward(references, bleu=0), Reward(references, bleu=0, recall=2)
-    assert with_recall.best_recall(0, ngrams(caption)) == pytest.approx(expected)
+    assert with_recall.f_score(0, ngrams(caption)) == pytest.approx(expected)
     assert with_recall(0, caption) == pytest.approx(without(0, caption) + 2 * expected)

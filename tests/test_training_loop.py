@@ -18,7 +18,7 @@ from caption_generator.decoders import DecoderSpec, build_decoder
 from caption_generator.encoders import EncoderIdentity
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.train import WordLoss
-from caption_generator.training_loop import DrawOrder, ResumeFile, SaveCheckpoints, fit, read_history, run_name
+from caption_generator.training_loop import DrawOrder, ResumeFile, SaveCheckpoints, fit, read_history, run_fingerprint
 from tests.helpers import WORDS, Killed, killed_at, same_weights
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -316,8 +316,8 @@ def test_every_setting_makes_another_run(decoder):
         replace(checkpoint, tokenizer=Tokenizer([*WORDS.words[:4], *WORDS.words[:3:-1]], 6)),
         replace(checkpoint, training={"seed": 1}),
     ]
-    assert len({run_name(run) for run in (checkpoint, *others)}) == 5
-    assert run_name(replace(checkpoint)) == run_name(checkpoint)
+    assert len({run_fingerprint(run) for run in (checkpoint, *others)}) == 5
+    assert run_fingerprint(replace(checkpoint)) == run_fingerprint(checkpoint)
 
 
 # The log

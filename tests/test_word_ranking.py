@@ -149,7 +149,7 @@ def test_the_names_of_one_object_count_together():
     [ranked] = detector.rank(np.ones((1, 6)), [captions_of("a dog", "a car", "a red", "a puppy car")], words)
     fits = {caption.text: caption.fit for caption in ranked}
     plain = {
-        text: WEIGHT * detector._fit(tokens, frequency[tokens])
+        text: WEIGHT * detector._word_fit(tokens, frequency[tokens])
         for text, tokens in (
             ("a dog", np.array([4, 5])),
             ("a car", np.array([4, 7])),

@@ -11,7 +11,7 @@ def heat_map(weights: np.ndarray, grid: tuple[int, int], photo_size: tuple[int, 
     """The attention of one word: dark where the model did not look, clear and a little golden where it did.
 
     Args:
-        weights: attention of each position of the grid.
+        weights: the attention weights, float32 of shape (positions,).
         grid: rows and columns.
         photo_size: width and height of the photo. The map has the same shape.
 

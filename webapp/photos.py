@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from caption_generator.common.errors import CaptionError
+from caption_generator.images import NamedBytes
 
 # The captioner reads many more. Those that cameras and browsers write are enough here, and their decoders are well
 # tested. HEIC joins them where pillow-heif is installed.
@@ -29,7 +30,7 @@ class Photo:
 
     def file(self) -> io.BytesIO:
         """The photo as an open file."""
-        return _NamedFile(self.data, self.name)
+        return NamedBytes(self.data, self.name)
 
     def check(self, most_pixels: int = MOST_PIXELS) -> None:
         """Look at the header, before anything is decoded.
@@ -51,12 +52,3 @@ class Photo:
             raise CaptionError(
                 f"{self.name} has more than {most_pixels // 1_000_000} million pixels: send a smaller one."
             )
-
-
-class _NamedFile(io.BytesIO):
-    def __init__(self, data: bytes, name: str):
-        super().__init__(data)
-        self._name = name
-
-    def __str__(self) -> str:
-        return self._name

@@ -20,7 +20,7 @@ from caption_generator.cluster.sources import FILE_COST, Source, read_partitions
 from caption_generator.cluster.storage import in_one_sentence
 from caption_generator.cluster.table import Table, run_name
 from caption_generator.cluster.tasks import CaptionTask, EncodeTask, PackTask, Task, result_schema, worker
-from caption_generator.common.console import load_tensorflow
+from caption_generator.common.console import load_tensorflow, need_tensorflow
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import digest, is_file
 from caption_generator.inference.exported import find_export
@@ -217,21 +217,6 @@ def caption_task(spark: SparkSession, model: str | Path, beam: int = BEAM, top: 
     shutil.copyfile(file, sent)
     spark.sparkContext.addFile(str(sent))
     return CaptionTask(sent.name, beam, top, digest(f"{fingerprint} {beam} {top}"))
-
-
-def need_tensorflow(what: str | Path) -> None:
-    """Load TensorFlow.
-
-    Args:
-        what: needs it.
-
-    Raises:
-        CaptionError: it is not installed.
-    """
-    try:
-        load_tensorflow()
-    except ImportError as error:
-        raise CaptionError(f"{what} needs TensorFlow ({error}): pip install -r requirements.txt.") from error
 
 
 def encode_task(spark: SparkSession, encoder: "Encoder") -> EncodeTask:

@@ -5,7 +5,6 @@ batches of photos, as Arrow, one after the other. This module does not import Sp
 model does not import TensorFlow.
 """
 
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from caption_generator.common.errors import CaptionError
-from caption_generator.images import load_pixels
+from caption_generator.images import NamedBytes, load_pixels
 from caption_generator.search import Caption
 
 Rows = list[dict[str, Any]]
@@ -146,17 +145,6 @@ def sent_file(name: str) -> Path:
     from pyspark import SparkFiles
 
     return Path(SparkFiles.get(name))
-
-
-class NamedBytes(io.BytesIO):
-    """The content of a file that is called by its path in messages."""
-
-    def __init__(self, content: bytes, path: str):
-        super().__init__(content)
-        self.path = path
-
-    def __str__(self) -> str:
-        return self.path
 
 
 def result_schema(task: type[Task] | Task) -> pa.Schema:

@@ -166,3 +166,18 @@ def load_tensorflow(deterministic: bool = False) -> None:
     tf.get_logger().setLevel("ERROR")  # it warns when several models are traced one after the other, as is meant here
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+
+
+def need_tensorflow(what: Any) -> None:
+    """As `load_tensorflow`, for a command.
+
+    Args:
+        what: needs it.
+
+    Raises:
+        CaptionError: it is not installed.
+    """
+    try:
+        load_tensorflow()
+    except ImportError as error:
+        raise CaptionError(f"{what} needs TensorFlow ({error}): pip install -r requirements.txt.") from error

@@ -1,9 +1,9 @@
 """Pickles of plain data: dicts, lists, strings, numbers and NumPy arrays. Reading one never runs code that it names.
 
-Nor does it take more memory or time than a file of that size deserves. Python's own `pickle.Unpickler` cannot be held
-to that: it believes sizes before it sees the bytes, and NumPy's `dtype.__setstate__` believes pointers. So the reader
-here is the one of the standard library that is written in Python, with the opcodes that plain data need alone, and with
-stand-ins for what NumPy's pickles call.
+The size of the file limits the memory and the time that reading it takes. Python's own `pickle.Unpickler` has no
+such limit: it believes sizes before it sees the bytes, and NumPy's `dtype.__setstate__` believes pointers. So the
+reader here is the one of the standard library that is written in Python, with only those opcodes that plain data need,
+and with stand-ins for what NumPy's pickles call.
 """
 
 import math
@@ -30,18 +30,11 @@ GROWTH, ALLOWANCE = 16, 16 << 20
 
 _PLAIN_TYPE = re.compile(r"[biufcSU][0-9]{1,9}|\?")
 _BYTE_ORDERS = ("<", ">", "=", "|")
-_REFUSED = (  # plain data have no need of these
-    *(
-        pickle.PERSID,
-        pickle.BINPERSID,
-        pickle.EXT1,
-        pickle.EXT2,
-        pickle.EXT4,
-        pickle.INST,
-        pickle.OBJ,
-        pickle.NEWOBJ_EX,
-    ),
-    *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+# Plain data have no need of these.
+_REFUSED = (
+    *(pickle.PERSID, pickle.BINPERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.INST, pickle.OBJ),
+    *(pickle.NEWOBJ_EX, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.NEXT_BUFFER),
+    pickle.READONLY_BUFFER,
 )
 
 

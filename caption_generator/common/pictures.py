@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-# Pillow's raster formats and their suffixes. The likes of EPS are not among them, for to read one runs Ghostscript; nor
-# are those that Pillow knows and cannot read by itself. TGA is the last, as it has no mark to be known by.
+# Pillow's raster formats and their suffixes. EPS and similar formats are left out, because Pillow runs Ghostscript to
+# read them. Formats that Pillow cannot read by itself are left out, too. TGA comes last: its files have no signature.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
     "PNG": (".png", ".apng"),

@@ -30,6 +30,6 @@ def average_checkpoints(paths: Sequence[str | Path]) -> Checkpoint:
         first,
         encoder_identity=first.encoder.identity if first.encoder else first.encoder_identity,
         training=dict(first.training) | {"averaged": averaged},
-        familiarity=None,  # what one of them knew of photos was of its own encoder's features
+        familiarity=None,  # learned on the features of one encoder; the averaged encoder has others
         detector=None,
     )

@@ -174,6 +174,6 @@ def add_stage(checkpoint: Checkpoint, settings: Any) -> Checkpoint:
         settings: a dataclass with `freeze_encoder`.
     """
     training = {name: value for name, value in checkpoint.training.items() if name not in LOGGED}
-    if not settings.freeze_encoder:  # what it knew of photos was of the features from before
+    if not settings.freeze_encoder:  # learned on features that training now changes
         checkpoint = replace(checkpoint, familiarity=None, detector=None)
     return replace(checkpoint, training=training | {"stages": [*training.get("stages", []), asdict(settings)]})

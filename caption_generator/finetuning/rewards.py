@@ -1,8 +1,10 @@
-"""Step 4, at last: what a sampled caption is worth, by the measures on which captions are judged."""
+"""Step 8: the reward of a sampled caption, from the measures by which captions are judged."""
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import reduce
 from math import exp, log
+from operator import or_
 
 import numpy as np
 
@@ -28,7 +30,7 @@ class Reward:
         Args:
             references: image name to clean captions.
             bleu: weight of BLEU-4, 0 to 1, beside CIDEr-D, 0 to 10.
-            recall: weight of `best_recall`, 0 to 1, which keeps captions from becoming brief.
+            recall: weight of `f_score`, 0 to 1, which keeps captions from becoming brief.
             hallucination: what each object costs that the caption names and no reference does.
         """
         self.bleu, self.recall, self.hallucination = bleu, recall, hallucination
@@ -39,7 +41,7 @@ class Reward:
         self.vectors = [[self._vector(caption) for caption in group] for group in counts]
         self.most = [_most(group) for group in counts]
         self.unigrams = [[_unigrams(caption) for caption in group] for group in counts]
-        self.lengths = [[_words(caption) for caption in group] for group in counts]
+        self.lengths = [[caption.total() for caption in group] for group in self.unigrams]
         self.named = [named_objects(group) for group in references.values()] if hallucination else []
 
     def __call__(self, image: int, words: Sequence[str]) -> float:
@@ -49,7 +51,7 @@ class Reward:
         if self.bleu:
             reward += self.bleu * self.bleu_4(image, candidate)
         if self.recall:
-            reward += self.recall * self.best_recall(image, candidate)
+            reward += self.recall * self.f_score(image, candidate)
         if self.hallucination:
             reward -= self.hallucination * len(hallucinated(words, self.named[image]))
         return reward
@@ -72,7 +74,7 @@ class Reward:
 
         Lin and Och 2004, "ORANGE": without it, a sentence without a matching run of four words has no BLEU-4 at all.
         """
-        length, most = _words(candidate), self.most[image]
+        length, most = _unigrams(candidate).total(), self.most[image]
         hits, totals = [0.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]
         for ngram, count in candidate.items():
             totals[len(ngram) - 1] += count
@@ -83,7 +85,7 @@ class Reward:
         brevity = min(0.0, 1 - nearest / length)
         return exp(brevity + sum(log(hit / total) for hit, total in zip(hits, totals, strict=True)) / len(LENGTHS))
 
-    def best_recall(self, image: int, candidate: Counter[Ngram]) -> float:
+    def f_score(self, image: int, candidate: Counter[Ngram]) -> float:
         """The F-score of single words against the reference that they match best, 0 to 1; recall counts most in it.
 
         METEOR (Denkowski and Lavie 2014, "Meteor Universal") is this, with synonyms, stems and the words' order. Its
@@ -117,13 +119,6 @@ def _unigrams(counts: Counter[Ngram]) -> Counter[Ngram]:
     return Counter({ngram: count for ngram, count in counts.items() if len(ngram) == 1})
 
 
-def _words(counts: Counter[Ngram]) -> int:
-    return sum(count for ngram, count in counts.items() if len(ngram) == 1)
-
-
 def _most(group: Sequence[Counter[Ngram]]) -> Counter[Ngram]:
     """How often each run occurs in that reference which has it most often."""
-    most: Counter[Ngram] = Counter()
-    for counts in group:
-        most |= counts
-    return most
+    return reduce(or_, group, Counter())

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from caption_generator.common.console import load_tensorflow, quiet_at_ctrl_c
+from caption_generator.common.console import need_tensorflow, quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError
 from caption_generator.common.files import file_digest, is_file
 from caption_generator.inference.exported import ExportedModel, export_path
@@ -20,7 +20,8 @@ from caption_generator.workspace import missing_model
 def export_checkpoint(path: str | Path, encoder_weights: str | Path = "imagenet") -> Path:
     """Write the exported model beside a checkpoint, whole or not at all.
 
-    The weights are stored in 16 bits, and the computation stays in 32.
+    The weights are stored in 16 bits where they lose nothing by it, as those of the shipped model. The computation
+    stays in 32 bits.
 
     Args:
         path: any checkpoint of this project.
@@ -34,10 +35,7 @@ def export_checkpoint(path: str | Path, encoder_weights: str | Path = "imagenet"
     """
     if not is_file(path):
         raise CaptionError(missing_model(path))
-    try:
-        load_tensorflow()
-    except ImportError as error:
-        raise CaptionError(f"exporting needs TensorFlow ({error}): pip install -r requirements.txt.") from error
+    need_tensorflow("exporting")
     from caption_generator.inference.conversion import convert_networks
     from caption_generator.inference.keras_engine import KerasEngine
 

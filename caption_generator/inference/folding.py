@@ -3,8 +3,7 @@
 In use, and in fine-tuning that keeps its statistics, batch norm multiplies and adds numbers that do not depend on the
 images, and so does the convolution before it (Jacob et al. 2018, "Quantization and Training of Neural Networks for
 Efficient Integer-Arithmetic-Only Inference", section 3.2). Zeros around a grid need not be written to memory where the
-convolution can imagine them.
-Done in one, MobileNetV2 takes about six tenths of the time, and Xception six sevenths.
+convolution can imagine them. Folded, MobileNetV2 takes about 60 % of the time, and Xception 86 %.
 """
 
 from collections import Counter

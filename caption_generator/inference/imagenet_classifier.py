@@ -11,16 +11,18 @@ from functools import cached_property
 
 import numpy as np
 
+from caption_generator.imagenet_words import Thing, plurals, things
 from caption_generator.inference.constrained_search import ConstrainedBeamSearch
-from caption_generator.inference.imagenet_words import Thing, plurals, things
-from caption_generator.search import BeamSearch, Caption
+from caption_generator.inference.out_of_distribution import mean_of_grid
+from caption_generator.search import BeamSearch, Caption, log_softmax
 from caption_generator.tokenizer import Tokenizer
 
-# The probability from which a thing is there. These numbers were chosen on the dev photos.
-SURE = 0.5
-# A caption with its name takes the place of the best one without it if the thing is as probable as this, or if the mean
-# log-probability of a word falls by less than this, in nats, or if the best one has a lower score than this.
-VERY_SURE, MOST_LOST, LOW_SCORE = 0.9, 0.3, 0.25
+# These numbers were chosen on the dev photos.
+SURE = 0.5  # the probability from which a thing is there
+# A caption with its name takes the place of the best one without it,
+VERY_SURE = 0.9  # if the thing is at least so probable,
+MOST_LOST = 0.3  # or if the mean log-probability of a word falls by less than this, in nats,
+LOW_SCORE = 0.25  # or if the best caption without it has a lower score than this
 CLASSES = 1000
 
 
@@ -49,10 +51,7 @@ class ImageNetClassifier:
         Args:
             features: of shape (photos, ..., feature_size).
         """
-        vectors = features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
-        logits = vectors @ self.kernel + self.bias
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return odds @ self._members / odds.sum(axis=1, keepdims=True)
+        return np.exp(log_softmax(mean_of_grid(features) @ self.kernel + self.bias)) @ self._members
 
     def unnamed(self, features: np.ndarray, captions: Sequence[Caption]) -> list[tuple[Thing, float] | None]:
         """What each photo surely shows and its caption does not name, with its probability, or None.
@@ -65,7 +64,7 @@ class ImageNetClassifier:
         for likely, caption in zip(self(features), captions, strict=True):
             sure = [(things()[number], float(likely[number])) for number in np.flatnonzero(likely >= SURE)]
             best = min(sure, key=lambda pair: len(pair[0].classes), default=None)  # of a drake's, the duck
-            found.append(best if best and not names(caption.text, best[0]) else None)
+            found.append(best if best and not mentions(caption.text, best[0]) else None)
         return found
 
     def name(
@@ -101,7 +100,7 @@ class ImageNetClassifier:
         return list(named), list(named.values())
 
 
-def names(text: str, thing: Thing) -> bool:
+def mentions(text: str, thing: Thing) -> bool:
     """Whether a caption names the thing."""
     return any(f" {word} " in f" {text} " for word in thing.words)
 

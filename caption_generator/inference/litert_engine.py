@@ -12,7 +12,7 @@ from caption_generator.common.console import native_stderr_silenced
 from caption_generator.common.errors import CaptionError, first_line
 from caption_generator.inference.exported import ExportedModel
 
-MOST_THREADS = 4  # each has networks of its own, about 50 MB; more photos than that hardly decode in the same time
+MOST_THREADS = 4  # each has networks of its own, about 50 MB, and more threads hardly make decoding faster
 
 
 class LiteRTEngine:

@@ -41,7 +41,12 @@ class Familiarity:
         return np.clip((cosines - self.lowest) / max(self.usual - self.lowest, 1e-6), 0, 1)
 
 
+def mean_of_grid(features: np.ndarray) -> np.ndarray:
+    """One vector for each photo, (photos, feature_size), from features of shape (photos, ..., feature_size)."""
+    return features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
+
+
 def directions(features: np.ndarray) -> np.ndarray:
     """The mean of each photo's features, (photos, feature_size), as a vector of length 1."""
-    vectors = features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
+    vectors = mean_of_grid(features)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -20,7 +20,7 @@ from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 RIDGE = 1.0  # regularises the regression
 FEWEST = 20  # photos that a word is learned from; with 4, captions of the dev images score the same
 WEIGHT = 0.5  # of the fit, beside the mean log-probability of a word; both were chosen on Flickr8k's dev images
-DOUBT = 0.4  # likewise, of how improbable its objects are
+DOUBT = 0.4  # of the penalty for objects that the photo does not predict; chosen on all dev images
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class WordDetector:
             for caption in map(_words, group):
                 itself = own * learned[caption]
                 probabilities = (frequency[caption] + weights[caption] @ photo - itself) / (1 - itself)
-                fits.append(detector._fit(caption, probabilities))
+                fits.append(detector._word_fit(caption, probabilities))
         return replace(detector, threshold=float(np.quantile(fits, 0.95)))
 
     @cached_property
@@ -123,7 +123,7 @@ class WordDetector:
             for caption in captions:
                 words = _words(tokenizer.encode(caption.text))
                 # Of these words alone: the whole vocabulary would take longer than the last layer of the decoder.
-                fit = self._fit(words, self._probabilities(photo, words))
+                fit = self._word_fit(words, self._probabilities(photo, words))
                 fit = WEIGHT * (fit - self.threshold) - DOUBT * self._doubt(photo, words, objects)
                 fitted.append(replace(caption, fit=fit))
             ranked.append(sorted(fitted, key=lambda caption: -(caption.log_prob + caption.fit)))
@@ -138,7 +138,7 @@ class WordDetector:
         named = [min(1.0, self._probabilities(photo, group).clip(0, 1).sum()) for group in groups]
         return 1 - float(np.mean(named)) if named else 0.0
 
-    def _fit(self, words: np.ndarray, probabilities: np.ndarray) -> float:
+    def _word_fit(self, words: np.ndarray, probabilities: np.ndarray) -> float:
         """How well `words` with these probabilities fit. Rare words count most; the number of words does not count."""
         idf = self.inverse_document_frequency[words]
         return float(idf**2 @ probabilities / max(np.linalg.norm(idf), 1e-9))

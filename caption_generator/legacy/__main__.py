@@ -1,4 +1,4 @@
-"""Coming over from Keras 2: `python -m caption_generator.legacy --tokenizer tokenizer.p --out FOLDER`.
+"""Convert the files of a Keras 2 project: `python -m caption_generator.legacy --tokenizer tokenizer.p --out FOLDER`.
 
 The projects that this one descends from leave a pickled Keras `Tokenizer`, a `features.p` and a merge model saved whole
 as `.h5`. Here these become this project's own, so that nothing has to be extracted or trained again. Such files come
@@ -11,14 +11,14 @@ import shlex
 import sys
 from pathlib import Path
 
-from caption_generator.common.console import load_tensorflow, positive, quiet_at_ctrl_c
+from caption_generator.common.console import need_tensorflow, positive, quiet_at_ctrl_c
 from caption_generator.common.errors import CaptionError
 from caption_generator.legacy.pickles import MAX_LENGTH, read_tokenizer
 from caption_generator.workspace import Workspace
 
 
 def convert(options: argparse.Namespace) -> None:
-    """Take over the files that `options` names and write them into a workspace.
+    """Convert the files that `options` names and write them into a workspace.
 
     Raises:
         CaptionError: as the functions that read them, or a file would be written over one that is read.
@@ -34,7 +34,7 @@ def convert(options: argparse.Namespace) -> None:
     vocabulary, features, checkpoint = read_tokenizer(options.tokenizer, options.max_length or MAX_LENGTH), None, None
     tokenizer = vocabulary.tokenizer
     if options.features or options.model:
-        load_tensorflow()
+        need_tensorflow("to convert features or a model")
         from caption_generator.checkpoint import load_encoder, save_checkpoint
         from caption_generator.features import save_features
         from caption_generator.legacy.features import read_features

@@ -12,7 +12,7 @@ from caption_generator.legacy.pickles import unpickle
 
 
 def read_features(path: str | Path, identity: EncoderIdentity) -> Features:
-    """Take over a pickled dictionary of image names to float arrays of shape (1, feature_size) or (feature_size,).
+    """Convert a pickled dictionary of image names to float arrays of shape (1, feature_size) or (feature_size,).
 
     Args:
         identity: the encoder that made them, on the word of the user, for the file does not say.

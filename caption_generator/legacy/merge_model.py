@@ -62,7 +62,7 @@ class _Layer:
 def read_merge_model(
     path: str | Path, vocabulary: Vocabulary, identity: EncoderIdentity, max_length: int | None = None
 ) -> Checkpoint:
-    """Take over a merge model that Keras 2, or 3 as `.h5`, saved whole; its sizes may be any.
+    """Convert a merge model that Keras 2, or 3 as `.h5`, saved whole; its sizes may be any.
 
     Args:
         vocabulary: the one that it was trained with, from `read_tokenizer`.
@@ -82,7 +82,7 @@ def read_merge_model(
         raise
     except Exception as error:  # HDF5, JSON and what is looked up in them raise many kinds
         raise CaptionError(
-            f"{path} is not a merge model that can be taken over ({first_line(error)}): leave --model out, and train "
+            f"{path} is not a merge model that can be converted ({first_line(error)}): leave --model out, and train "
             "one with notebook 4."
         ) from error
     longest = max_length or (room - 2 if room else vocabulary.tokenizer.max_length)

@@ -61,7 +61,7 @@ def unpickle(path: str | Path) -> Any:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A vocabulary that was taken over, and how it was numbered.
+    """A vocabulary that was converted, and how it was numbered.
 
     Attributes:
         tokenizer: the words with this project's numbers.
@@ -75,7 +75,7 @@ class Vocabulary:
 
 
 def read_tokenizer(path: str | Path, max_length: int = MAX_LENGTH) -> Vocabulary:
-    """Take over a pickled Keras Tokenizer. Its marks and its `oov_token` become special tokens.
+    """Convert a pickled Keras Tokenizer. Its marks and its `oov_token` become special tokens.
 
     Args:
         path: what `pickle.dump` wrote of it, by any version of Keras and of Python.

@@ -112,7 +112,7 @@ class Result:
         alt_text: the best caption as a sentence.
         percent: its score.
         unfamiliar: whether the photo is unlike those that the model learned from.
-        alternatives: the other captions, each with its score in percent.
+        alternatives: the other captions, each also as a sentence, and with its score in percent.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Result:
     alt_text: str = ""
     percent: int = 0
     unfamiliar: bool = False
-    alternatives: tuple[tuple[str, int], ...] = ()
+    alternatives: tuple[tuple[str, str, int], ...] = ()
 
 
 def result(photo: Photo) -> Result:
@@ -154,7 +154,7 @@ def result(photo: Photo) -> Result:
         alt_text=alt_text(best),
         percent=_percent(best.score),
         unfamiliar=best.familiarity < UNFAMILIAR,
-        alternatives=tuple((caption.text, _percent(caption.score)) for caption in others),
+        alternatives=tuple((caption.text, alt_text(caption), _percent(caption.score)) for caption in others),
     )
 
 

@@ -147,8 +147,7 @@ results.addEventListener("click", async (event) => {
     say("Copied.");
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   } else if (button.matches(".use")) {
-    const text = button.parentElement.querySelector(".other").textContent;
-    field.value = `${text[0].toUpperCase()}${text.slice(1)}.`;
+    field.value = button.dataset.alt;
     say(`Alt text: ${field.value}`);
   } else if (button.matches(".word")) {
     button.focus(); // Safari does not focus a button that is tapped
