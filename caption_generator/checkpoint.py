@@ -28,14 +28,13 @@ from caption_generator.decoders import Decoder, DecoderSpec, build_decoder, cell
 from caption_generator.encoders import BUNDLED, Encoder, EncoderIdentity, build_encoder, check_encoder, with_pooling
 from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_ranking import WordDetector, weights_of_all
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, missing_model
 
 VARIANCE = "moving_variance"  # part of the name of a batch norm's variance
 # The arrays of a word detector, by their names in the file.
 DETECTOR = {"mean": "mean", "weights": "weights", "share": "document_frequency"}
-MAX_DETECTOR = 1 << 28  # numbers
 ROWS = "detector/rows"  # the words that its weights are of; older files have weights of every word
 
 
@@ -260,12 +259,10 @@ def _read_familiarity(file: h5py.File, spec: DecoderSpec) -> Familiarity | None:
 
 
 def _write_detector(file: h5py.File, detector: WordDetector) -> None:
-    """Store it without the weights of words that it has not learned, which are zeros."""
     group = file.create_group("detector")
     group.update({name: getattr(detector, attribute) for name, attribute in DETECTOR.items() if name != "weights"})
-    learned = np.flatnonzero(detector.weights.any(axis=1))
-    file[ROWS] = learned.astype(np.int32)
-    group["weights"] = detector.weights[learned]
+    file[ROWS] = detector.learned.astype(np.int32)
+    group["weights"] = detector.weights[detector.learned]
     group.attrs["good"] = detector.threshold
 
 
@@ -273,31 +270,14 @@ def _read_detector(file: h5py.File, spec: DecoderSpec) -> WordDetector | None:
     if "detector" not in file:
         return None
     group, words, size = file["detector"], spec.vocabulary_size, spec.feature_size
-    learned = _read_rows(file[ROWS], words) if ROWS in file else np.arange(words)
-    shapes = ((size,), (len(learned), size), (words,))
+    learned = file[ROWS][()] if ROWS in file else np.arange(words)
+    shapes = ((size,), (np.size(learned), size), (words,))
     arrays = {
         attribute: _of_shape(name, group[name][()], shape)
         for (name, attribute), shape in zip(DETECTOR.items(), shapes, strict=True)
     }
-    if words * size > MAX_DETECTOR:  # for the file may hold few of its rows
-        raise ValueError("its word detector is too large")
-    weights = np.zeros((words, size), np.float32)
-    weights[learned] = arrays["weights"]
-    return WordDetector(**arrays | {"weights": weights}, threshold=finite_number("good", group.attrs["good"]))
-
-
-def _read_rows(dataset: h5py.Dataset, words: int) -> np.ndarray:
-    """Numbers of words.
-
-    Raises:
-        ValueError: they are not, or not in ascending order.
-    """
-    rows = dataset[()]
-    if not (isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.dtype == np.int32):
-        raise ValueError(f"{ROWS} is not a list of whole numbers")
-    if len(rows) and not (rows[0] >= 0 and rows[-1] < words and (rows[1:] > rows[:-1]).all()):
-        raise ValueError(f"{ROWS} are not words in ascending order")
-    return rows
+    arrays["weights"] = weights_of_all(learned, arrays["weights"], words)
+    return WordDetector(**arrays, threshold=finite_number("good", group.attrs["good"]))
 
 
 def _read_classifier(file: h5py.File, spec: DecoderSpec) -> ImageNetClassifier | None:

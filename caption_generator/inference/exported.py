@@ -22,7 +22,7 @@ from caption_generator.common.files import file_digest, is_file, open_regular, r
 from caption_generator.common.numbers import finite, finite_number
 from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_ranking import WordDetector, weights_of_all
 from caption_generator.tokenizer import Tokenizer
 
 FORMAT = 1  # to be raised when older exports can no longer be read
@@ -65,10 +65,9 @@ class ExportedModel:
         }
         arrays: dict[str, np.ndarray] = {}
         if detector := self.detector:
-            learned = np.flatnonzero(detector.weights.any(axis=1))  # the weights of other words are 0
-            about["detector"] = {"threshold": detector.threshold, "learned": learned.tolist()}
+            about["detector"] = {"threshold": detector.threshold, "learned": detector.learned.tolist()}
             arrays |= {f"detector_{name}": getattr(detector, name) for name in DETECTOR_ARRAYS}
-            arrays["detector_weights"] = detector.weights[learned]
+            arrays["detector_weights"] = detector.weights[detector.learned]
         if usual := self.familiarity:
             about["familiarity"] = {"lowest": usual.lowest, "usual": usual.usual}
             arrays["familiarity_mean"] = usual.mean
@@ -100,7 +99,8 @@ class ExportedModel:
                 detector = familiarity = classifier = None
                 if "detector" in about:
                     arrays = {name: _array(file, f"detector_{name}") for name in DETECTOR_ARRAYS}
-                    arrays["weights"] = _all_rows(arrays, about["detector"]["learned"])
+                    words = len(arrays["document_frequency"])
+                    arrays["weights"] = weights_of_all(about["detector"]["learned"], arrays["weights"], words)
                     detector = WordDetector(
                         **arrays, threshold=finite_number("threshold", about["detector"]["threshold"])
                     )
@@ -228,16 +228,6 @@ def _size(value: Any) -> int:
     if type(value) is not int or not 0 < value <= LARGEST_SIDE:
         raise ValueError(f"a picture's side is {value!r:.20}, not 1 to {LARGEST_SIDE:,}")
     return value
-
-
-def _all_rows(arrays: dict[str, np.ndarray], learned: list[int]) -> np.ndarray:
-    """The weights of all words from those of the learned ones."""
-    words, rows = len(arrays["document_frequency"]), arrays["weights"]
-    if rows.ndim != 2 or len(set(learned)) != len(learned) or not all(0 <= row < words for row in learned):
-        raise ValueError("its word detector does not say which words it knows")
-    weights = np.zeros((words, rows.shape[1]), np.float32)
-    weights[learned] = rows
-    return weights
 
 
 def _check_lengths(

@@ -18,6 +18,7 @@ from caption_generator.search import Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 RIDGE = 1.0  # regularises the regression
+MOST_WEIGHTS = 1 << 28  # of a detector that a file describes
 FEWEST = 20  # photos that a word is learned from; with 4, captions of the dev images score the same
 WEIGHT = 0.5  # of the fit, beside the mean log-probability of a word; both were chosen on Flickr8k's dev images
 DOUBT = 0.4  # of the penalty for objects that the photo does not predict; chosen on all dev images
@@ -77,6 +78,11 @@ class WordDetector:
                 probabilities = (frequency[caption] + weights[caption] @ photo - itself) / (1 - itself)
                 fits.append(detector._word_fit(caption, probabilities))
         return replace(detector, threshold=float(np.quantile(fits, 0.95)))
+
+    @property
+    def learned(self) -> np.ndarray:
+        """The words that it has learned, int64, ascending. The weights of other words are 0, and no file has them."""
+        return np.flatnonzero(self.weights.any(axis=1))
 
     @cached_property
     def inverse_document_frequency(self) -> np.ndarray:
@@ -142,6 +148,30 @@ class WordDetector:
         """How well `words` with these probabilities fit. Rare words count most; the number of words does not count."""
         idf = self.inverse_document_frequency[words]
         return float(idf**2 @ probabilities / max(np.linalg.norm(idf), 1e-9))
+
+
+def weights_of_all(learned: Sequence[int] | np.ndarray, weights: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """The weights of all words, float32 of shape (vocabulary_size, feature_size), from those that a file has.
+
+    Args:
+        learned: as `WordDetector.learned`.
+        weights: of these words, of shape (words, feature_size).
+
+    Raises:
+        ValueError: `learned` are not numbers of words in ascending order, or the result would take gigabytes.
+    """
+    rows = np.asarray(learned)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise ValueError("the words of its detector are not a list of whole numbers")
+    if rows.size and not (rows[0] >= 0 and rows[-1] < vocabulary_size and (rows[1:] > rows[:-1]).all()):
+        raise ValueError("the words of its detector are not in ascending order")
+    if weights.ndim != 2 or len(weights) != len(rows):
+        raise ValueError("its detector does not have weights for each of its words")
+    if vocabulary_size * weights.shape[1] > MOST_WEIGHTS:  # for the file may hold few of them
+        raise ValueError("its word detector is too large")
+    found = np.zeros((vocabulary_size, weights.shape[1]), np.float32)
+    found[rows.astype(int)] = weights
+    return found
 
 
 @lru_cache(maxsize=8)
