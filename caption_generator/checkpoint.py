@@ -28,7 +28,7 @@ from caption_generator.decoders import Decoder, DecoderSpec, build_decoder, cell
 from caption_generator.encoders import BUNDLED, Encoder, EncoderIdentity, build_encoder, check_encoder, with_pooling
 from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector, weights_of_all
+from caption_generator.inference.word_detector import WordDetector, weights_of_all
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import BUNDLED_MODEL, missing_model
 

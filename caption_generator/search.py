@@ -26,7 +26,7 @@ class Caption:
         words: each word, and last "<end>", with its probability given the image and the words before it. The name of
             a thing that the search had to name has the probability of the thing; see `inference.imagenet_classifier`.
         log_prob: the mean log-probability of its words and its end, in nats.
-        fit: how well its words fit the photo, in nats; see `inference.word_ranking`. 0 if that is not known.
+        fit: how well its words fit the photo, in nats; see `inference.word_detector`. 0 if that is not known.
         familiarity: how much the photo resembles the training photos, 0 to 1; see `inference.out_of_distribution`.
         attention: the attention weights of each word and of the end, float32 of shape (words + 1, positions), or None.
     """

@@ -18,7 +18,7 @@ from caption_generator.inference import imagenet_classifier
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_detector import WordDetector
 from caption_generator.search import BeamSearch, Caption
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tests.helpers import WORDS, draw_weights

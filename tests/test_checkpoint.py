@@ -23,7 +23,7 @@ from caption_generator.encoders import (
 )
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_detector import WordDetector
 from caption_generator.tokenizer import Tokenizer
 from tests.helpers import same_weights
 

@@ -19,7 +19,7 @@ from caption_generator.common.hdf5 import open_plain
 from caption_generator.encoders import EncoderIdentity, build_encoder
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_detector import WordDetector
 from caption_generator.legacy.merge_model import read_merge_model
 from caption_generator.legacy.pickles import Vocabulary
 from tests.watch import bounded

@@ -15,7 +15,7 @@ from caption_generator.common.errors import CaptionError
 from caption_generator.inference.exported import ExportedModel, find_export, read_about
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_detector import WordDetector
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tests.watch import bounded
 

@@ -18,7 +18,7 @@ torch_file
 
 captions tokenizer imagenet_words
 word_vectors objects search inference.out_of_distribution
-evaluate inference.word_ranking inference.constrained_search
+evaluate inference.word_detector inference.constrained_search
 inference.imagenet_classifier
 inference.exported
 
@@ -53,7 +53,7 @@ cluster.job
 WITHOUT_TENSORFLOW = """
 common.console common.errors common.files common.pickles common.pictures
 workspace captions caption_files images torch_file tokenizer word_vectors search objects evaluate captioner plots
-inference.engine inference.out_of_distribution inference.word_ranking inference.imagenet_classifier
+inference.engine inference.out_of_distribution inference.word_detector inference.imagenet_classifier
 legacy.pickles legacy.__main__
 """
 # The functions that import, and why.

@@ -23,7 +23,7 @@ from caption_generator.inference.folding import absorb_norms
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.keras_engine import KerasEngine
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_detector import WordDetector
 from caption_generator.workspace import BUNDLED_MODEL, ROOT
 from tests.helpers import opinionated
 

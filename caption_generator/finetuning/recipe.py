@@ -42,7 +42,7 @@ from caption_generator.images import find_photos, load_batches
 from caption_generator.inference.export import export_checkpoint
 from caption_generator.inference.folding import absorb_norms, compile_encoder
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_detector import WordDetector
 from caption_generator.systems import SYSTEMS
 from caption_generator.tokenizer import fit_tokenizer
 from caption_generator.train import build_system

@@ -11,7 +11,7 @@ from caption_generator.common.files import is_file
 from caption_generator.inference.exported import SUFFIX, export_path, find_export
 from caption_generator.inference.imagenet_classifier import ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_detector import WordDetector
 from caption_generator.search import StepwiseDecoder
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.workspace import missing_model

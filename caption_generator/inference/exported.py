@@ -22,7 +22,7 @@ from caption_generator.common.files import file_digest, is_file, open_regular, r
 from caption_generator.common.numbers import finite, finite_number
 from caption_generator.inference.imagenet_classifier import CLASSES, ImageNetClassifier
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector, weights_of_all
+from caption_generator.inference.word_detector import WordDetector, weights_of_all
 from caption_generator.tokenizer import Tokenizer
 
 FORMAT = 1  # to be raised when older exports can no longer be read

@@ -16,7 +16,7 @@ from caption_generator.common.pickles import load_pickles
 from caption_generator.features import load_features
 from caption_generator.inference.exported import ExportedModel
 from caption_generator.inference.out_of_distribution import Familiarity
-from caption_generator.inference.word_ranking import WordDetector
+from caption_generator.inference.word_detector import WordDetector
 from caption_generator.legacy.pickles import read_tokenizer, unpickle
 from caption_generator.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tests.torture.corpus import flip

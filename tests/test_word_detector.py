@@ -1,4 +1,4 @@
-"""Tests of caption_generator.inference.word_ranking."""
+"""Tests of caption_generator.inference.word_detector."""
 
 from dataclasses import replace
 from math import log
@@ -6,7 +6,7 @@ from math import log
 import numpy as np
 import pytest
 
-from caption_generator.inference.word_ranking import DOUBT, RIDGE, WEIGHT, WordDetector, object_tokens
+from caption_generator.inference.word_detector import DOUBT, RIDGE, WEIGHT, WordDetector, object_tokens
 from caption_generator.search import Caption
 from caption_generator.tokenizer import END, START, UNKNOWN, Tokenizer
 

@@ -1,4 +1,4 @@
-"""Rank captions by the words that the photo predicts.
+"""Predict the words of a photo, and rank captions by them.
 
 A decoder predicts the next word from the words before it, so a frequent word that has little to do with the photo costs
 it little. A second model, apart from any sentence, predicts from the photo alone which words people use for it. Among
