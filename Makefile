@@ -58,11 +58,11 @@ $(VENV)/tests: $(VENV)/runtime $(VENV)/web tests/requirements.txt tests/web/requ
 web: $(VENV)/web
 	@export WEBAPP_HTTPS=0 WEBAPP_SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))')" \
 		&& $(BIN)/python webapp/manage.py collectstatic --noinput --verbosity 0 \
-		&& MALLOC_ARENA_MAX=2 $(BIN)/gunicorn --config webapp/gunicorn.conf.py webapp.wsgi
+		&& MALLOC_ARENA_MAX=2 exec $(BIN)/gunicorn --config webapp/gunicorn.conf.py webapp.wsgi
 
 streamlit: $(VENV)/web
 	@echo "Captions at http://127.0.0.1:$${PORT:-8501}"
-	@$(BIN)/streamlit run streamlit_app.py --server.port $${PORT:-8501}
+	@exec $(BIN)/streamlit run streamlit_app.py --server.port $${PORT:-8501}
 
 $(VENV)/web: $(VENV)/caption requirements-web.txt
 	$(BIN)/pip install --quiet --requirement requirements-web.txt

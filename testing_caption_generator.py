@@ -1,6 +1,7 @@
 """Caption photos from the command line with a trained model."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -58,18 +59,21 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def complain(sentence: str) -> None:
-    print(f"testing_caption_generator.py: {printable(sentence)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the disk behind stderr is full
+        print(f"testing_caption_generator.py: {printable(sentence)}", file=sys.stderr)
 
 
 def main() -> int:
     options = parse_arguments()
     let_stdout_take_any_text()
-    model = options.model or BUNDLED_MODEL
+    model = BUNDLED_MODEL if options.model is None else options.model
     paths, errors = find_pictures(options.image)
     one_photo = len(options.image) == 1 and paths == [Path(options.image[0])]
     shown: list[Result] = []
     captioned = 0
     try:
+        if options.show and Path(options.out).resolve() in {path.resolve() for path in paths}:
+            raise CaptionError(f"{options.out} is one of the photos: name another picture with --out.")
         captioner = Captioner.load(model, max(options.beam, options.top), options.encoder_weights)
         if note := vocabulary_note(captioner.engine.tokenizer, model):
             complain(note)

@@ -68,6 +68,6 @@ def check_pooling(decoder: str, pooling: str) -> None:
     wanted = decoder_row(decoder).pooling
     if wanted != pooling:
         raise CaptionError(
-            f"the decoder {decoder} reads features with pooling {wanted!r}, and these have {pooling!r}: choose another "
-            f"decoder, or build the encoder with pooling={wanted!r}."
+            f"the decoder {decoder} reads features with pooling {wanted!r}, and these have {pooling!r}: extract "
+            f"them again with notebook 2, which builds the encoder with pooling={wanted!r}."
         )

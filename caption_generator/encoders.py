@@ -245,7 +245,7 @@ def _download_advice(row: EncoderRow, error: Exception) -> str:
     file = url.rstrip(":").rpartition("/")[2]
     return (
         f"the ImageNet weights of {row.name} could not be downloaded: put {file} into {folder}, where Keras looks "
-        f"for it, or start with CAPTION_SYSTEM={BUNDLED}-merge, whose encoder is part of this project."
+        f"for it, or name it with --encoder-weights; in notebooks, CAPTION_SYSTEM={BUNDLED}-merge needs no download."
     )
 
 

@@ -94,7 +94,7 @@ def extract_features(
     """Run every image through the encoder and write `path`; images that `path` already has are not run again.
 
     Each finished batch is appended to a `.part` file beside `path`, so that an interrupted run goes on where it
-    stopped. Vectors of another encoder are never mixed in.
+    stopped. Vectors of another encoder are never mixed in: their file is kept beside `path`, under its encoder's name.
 
     Args:
         encoder: from `build_encoder`.
@@ -133,9 +133,17 @@ def extract_features(
             raise CaptionError(
                 f"none of the {len(names)} images in {folder} could be read: {(errors or ['no image'])[0]}"
             )
+        _keep_others(path, identity)
         save_features(Features(vectors, identity), path)  # with what earlier runs added for other images
         part.unlink(missing_ok=True)
         return features
+
+
+def _keep_others(path: Path, identity: EncoderIdentity) -> None:
+    """Rename features of another encoder, which may have taken hours, before `path` is written over."""
+    if path.exists() and (found := load_features(path).encoder) != identity:
+        maker = f"{found.name}_{found.pooling}_{found.weights}" if found else "unknown"
+        path.rename(path.with_name(f"{path.stem}_{maker}{path.suffix}"))
 
 
 def _append(part: Path, identity: EncoderIdentity, vectors: dict[str, np.ndarray]) -> None:

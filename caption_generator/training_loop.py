@@ -96,12 +96,15 @@ def fit(
 
 
 def run_fingerprint(checkpoint: Checkpoint) -> str:
-    """A name that only a run of the same settings, data, vocabulary and encoder shares."""
+    """A name that only a run of the same settings, data, vocabulary and encoder shares.
+
+    The dataset's name is not part of it: a workspace whose folder got another name is still the same.
+    """
     settings = [
         asdict(checkpoint.decoder.spec),
         checkpoint.encoder_identity.to_dict(),
         checkpoint.tokenizer.fingerprint,
-        dict(checkpoint.training),
+        {name: value for name, value in checkpoint.training.items() if name != "dataset"},
     ]
     return digest(json.dumps(settings, sort_keys=True))
 

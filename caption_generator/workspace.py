@@ -192,7 +192,9 @@ def missing_model(path: str | Path) -> str:
     """
     with suppress(CaptionError):
         workspace = find_workspace()
-        for near in (workspace.outputs / path, workspace.best_model):
+        # The model of the sample knows nothing but drawings.
+        trained = [] if workspace.outputs == SAMPLE else [workspace.best_model]
+        for near in (workspace.outputs / path, ROOT / path, *trained):
             if is_file(near):
                 return f"{path} does not exist: did you mean {_from_here(near)}?"
     ships = f", or name the one that ships, {_from_here(BUNDLED_MODEL)}" if is_file(BUNDLED_MODEL) else ""

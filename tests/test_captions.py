@@ -583,6 +583,17 @@ def test_split_files_of_another_dataset_are_one_sentence(workspace):
         load_splits(workspace, names_of(workspace))
 
 
+@pytest.mark.parametrize("emptied", [["train"], list(SPLIT_FILES)])
+def test_an_empty_training_set_is_one_sentence(workspace, emptied):
+    for split in emptied:
+        (workspace.texts / SPLIT_FILES[split]).write_text("")
+    with pytest.raises(CaptionError, match=r"put none of the 12 images .* training set: correct .*trainImages"):
+        load_splits(workspace, names_of(workspace))
+    for file in SPLIT_FILES.values():
+        (workspace.texts / file).unlink()
+    assert load_splits(workspace, names_of(workspace))["train"]
+
+
 def test_an_image_in_two_splits_is_one_sentence(workspace):
     names = names_of(workspace)
     (workspace.texts / SPLIT_FILES["train"]).write_text("".join(f"{name}\n" for name in names[:8]))

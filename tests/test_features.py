@@ -158,6 +158,9 @@ def test_vectors_of_another_encoder_are_never_mixed_in(workspace, tmp_path, tiny
     features = extract_features(encoder, workspace.images, names, workspace.features, 4)
     assert_same(features, whole)
     assert load_features(workspace.features).encoder == encoder.identity
+    [kept] = set(workspace.outputs.glob("*.p")) - {workspace.features}
+    assert kept.name.startswith(f"features_{tiny_encoder.row.name}_")
+    assert list(load_features(kept).vectors) == names[:4]
 
 
 def test_the_same_weights_under_another_row_are_another_encoder(workspace, tiny_encoder, computed):
@@ -174,6 +177,7 @@ def test_vectors_that_do_not_say_what_made_them_are_not_mixed_in(workspace, tiny
     assert load_features(workspace.features).encoder is None
     extract_features(tiny_encoder, workspace.images, names, workspace.features)
     assert computed == [12]
+    assert load_features(workspace.features.with_name("features_unknown.p")).encoder is None
 
 
 def test_broken_images_are_named_at_the_end_and_the_others_done(workspace, tiny_encoder):

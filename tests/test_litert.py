@@ -272,6 +272,12 @@ def test_the_command_names_a_missing_checkpoint(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_an_exported_model_is_not_exported_again(model):
+    exported = export_path(model)
+    with pytest.raises(CaptionError, match=r"\.litert is an exported model already: name its checkpoint"):
+        export_checkpoint(exported)
+
+
 def test_exporting_needs_tensorflow(model, tmp_path):
     done = run_without(HEAVY, tmp_path, "-m", "caption_generator.inference.export", model)
     assert done.returncode == 2

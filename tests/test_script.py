@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import weakref
@@ -89,6 +90,24 @@ def test_many_photos_give_a_line_each_and_show_writes_a_picture_where_there_is_n
         assert_is_caption(caption)
     with Image.open(folder.parent / "out" / "shown.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_the_picture_of_show_never_takes_the_place_of_a_photo(model, workspace):
+    photo = workspace.images / workspace.image_names()[0]
+    before = photo.read_bytes()
+    done = run("-i", workspace.images, "--model", model, "--show", "--out", photo)
+    assert (done.returncode, done.stdout, photo.read_bytes()) == (2, "", before)
+    assert done.stderr.endswith("is one of the photos: name another picture with --out.\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
+def test_closed_streams_cost_no_caption(model, workspace):
+    photo = workspace.images / workspace.image_names()[0]
+    caption = run("-i", photo, "--model", model).stdout
+    for closed, expected in ((">&-", ""), ("2>&-", caption)):
+        line = f"{shlex.join(command('-i', photo, '--model', model))} {closed}"
+        done = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
 
 
 def test_a_bad_photo_costs_its_own_caption_and_json_says_all(model, workspace):

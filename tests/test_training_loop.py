@@ -320,6 +320,11 @@ def test_every_setting_makes_another_run(decoder):
     assert run_fingerprint(replace(checkpoint)) == run_fingerprint(checkpoint)
 
 
+def test_a_workspace_under_another_name_is_the_same_run(decoder):
+    runs = [Checkpoint(decoder, WORDS, IDENTITY, training={"seed": 0, "dataset": name}) for name in ("mine", "ours")]
+    assert len({run_fingerprint(run) for run in runs}) == 1
+
+
 # The log
 
 

@@ -280,6 +280,16 @@ def test_a_missing_model_is_named_with_the_one_that_there_is(tmp_path, monkeypat
     for name in ("model_best.h5", "model_3.h5"):
         sentence = f"models/{name} does not exist: did you mean results/models/{name}?"
         assert missing_model(f"models/{name}") == sentence
+    assert missing_model("models/bundled.h5").endswith(f": did you mean {ROOT}/models/bundled.h5?")
+
+
+def test_for_a_missing_model_the_one_of_the_drawings_is_not_proposed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "find_workspace", lambda: Workspace(tmp_path, tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model_best.h5").touch()
+    assert "did you mean" in missing_model("none.h5")
+    monkeypatch.setattr(module, "SAMPLE", tmp_path)
+    assert "did you mean" not in missing_model("none.h5")
 
 
 def test_a_missing_model_that_ships_is_not_said_to_ship(tmp_path, monkeypatch):

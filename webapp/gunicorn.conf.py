@@ -39,9 +39,12 @@ def on_starting(server):
 
 
 def post_worker_init(worker):
-    """Load the model before the first request."""
-    from webapp.captioning.service import service
+    """Load the model before the first request. Without one, the server says so to everyone who asks."""
+    from webapp.captioning.service import NoModel, service
 
-    service()
+    try:
+        service()
+    except NoModel as error:
+        print(f"Error: {error}", file=sys.stderr, flush=True)
     shown = bind.replace("0.0.0.0", "127.0.0.1")
     print(f"Captions at http://{shown}", flush=True)

@@ -97,7 +97,12 @@ def drop_stdout() -> None:
 
 
 def quiet_at_ctrl_c(main: Callable[[], int]) -> int:
-    """The exit code of a command: that of `main`, or 130 after Ctrl-C, which the user knows of without a traceback."""
+    """The exit code of a command: that of `main`, or 130 after Ctrl-C, which the user knows of without a traceback.
+
+    What is written to a stdout or stderr that the caller has closed (`>&-`) goes nowhere.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         return main()
     except KeyboardInterrupt:

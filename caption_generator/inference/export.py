@@ -35,6 +35,8 @@ def export_checkpoint(path: str | Path, encoder_weights: str | Path = "imagenet"
     """
     if not is_file(path):
         raise CaptionError(missing_model(path))
+    if Path(path) == export_path(path):
+        raise CaptionError(f"{path} is an exported model already: name its checkpoint, an .h5 file.")
     need_tensorflow("exporting")
     from caption_generator.inference.conversion import convert_networks
     from caption_generator.inference.keras_engine import KerasEngine

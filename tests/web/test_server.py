@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -51,6 +52,20 @@ def test_a_port_that_cannot_be_had_is_one_sentence(port, reason):
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()
     assert line.startswith(f"Error: cannot listen on 127.0.0.1:{port} ({reason}") and "while attempting" not in line
+
+
+def test_without_a_model_the_server_starts_and_says_why(monkeypatch, capfd):
+    from webapp.captioning import service
+
+    def broken():
+        raise service.NoModel("models/bundled.litert is damaged.")
+
+    monkeypatch.setattr(service, "service", broken)
+    monkeypatch.setenv("WEBAPP_SECRET_KEY", "key")
+    runpy.run_path(str(REPOSITORY / "webapp" / "gunicorn.conf.py"))["post_worker_init"](None)
+    out, error = capfd.readouterr()
+    assert error == "Error: models/bundled.litert is damaged.\n"
+    assert out.startswith("Captions at http://")
 
 
 def test_the_server_captions_as_the_captioner_does(monkeypatch):
