@@ -225,8 +225,8 @@ def load_splits(workspace: Workspace, names: Iterable[str], seed: int = 0) -> di
         Split name to image names, in the order of the file. `DiskCheck.in_no_split` has those that are in none.
 
     Raises:
-        CaptionError: there are no images, they match neither the text nor the split files, the training set is empty,
-            or an image is in two splits.
+        CaptionError: there are no images, they match neither the text nor the split files, these are empty, or an
+            image is in two splits.
     """
     usable = _on_disk(list(dict.fromkeys(names)), workspace)
     files = {split: workspace.texts / file for split, file in SPLIT_FILES.items()}
@@ -249,10 +249,10 @@ def load_splits(workspace: Workspace, names: Iterable[str], seed: int = 0) -> di
         for split in SPLIT_FILES
         if split in splits
     }
-    if usable and (divided.get("train") == [] or not any(divided.values())):
+    if usable and not any(divided.values()):
         raise CaptionError(
-            f"the split files in {workspace.texts} put none of the {len(usable):,} images with captions into the "
-            f"training set: correct {SPLIT_FILES['train']}, or remove them all, and images are divided at random."
+            f"the split files in {workspace.texts} are empty: correct them, or remove them, and the {len(usable):,} "
+            "images with captions are divided at random."
         )
     for one, other in combinations(divided, 2):
         if both := set(divided[one]).intersection(divided[other]):

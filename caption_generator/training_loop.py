@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
@@ -65,7 +65,7 @@ def fit(
         CaptionError: another run is writing into the folder, or the disk is full.
     """
     with only_run(folder):
-        run = run_fingerprint(checkpoint)
+        run = find_run(checkpoint, folder / "resume")
         checkpoint = replace(checkpoint, training=dict(checkpoint.training) | {"run": run})
         resume = ResumeFile(folder / "resume" / f"{run}.npz")
         done = resume.restore(model)
@@ -95,16 +95,27 @@ def fit(
         return [row for row in read_history(log) if row["epoch"] <= epochs]
 
 
-def run_fingerprint(checkpoint: Checkpoint) -> str:
+def find_run(checkpoint: Checkpoint, folder: Path) -> str:
+    """The fingerprint of a run. A run that an earlier version began, which counted the dataset's name, keeps its own.
+
+    Args:
+        folder: of the resume files.
+    """
+    now, before = (run_fingerprint(checkpoint, leave_out) for leave_out in (("dataset",), ()))
+    return before if (folder / f"{before}.npz").is_file() and not (folder / f"{now}.npz").is_file() else now
+
+
+def run_fingerprint(checkpoint: Checkpoint, leave_out: Collection[str] = ("dataset",)) -> str:
     """A name that only a run of the same settings, data, vocabulary and encoder shares.
 
-    The dataset's name is not part of it: a workspace whose folder got another name is still the same.
+    Args:
+        leave_out: of `checkpoint.training`. A workspace whose folder got another name is still the same.
     """
     settings = [
         asdict(checkpoint.decoder.spec),
         checkpoint.encoder_identity.to_dict(),
         checkpoint.tokenizer.fingerprint,
-        {name: value for name, value in checkpoint.training.items() if name != "dataset"},
+        {name: value for name, value in checkpoint.training.items() if name not in leave_out},
     ]
     return digest(json.dumps(settings, sort_keys=True))
 

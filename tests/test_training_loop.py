@@ -18,7 +18,15 @@ from caption_generator.decoders import DecoderSpec, build_decoder
 from caption_generator.encoders import EncoderIdentity
 from caption_generator.tokenizer import Tokenizer
 from caption_generator.train import WordLoss
-from caption_generator.training_loop import DrawOrder, ResumeFile, SaveCheckpoints, fit, read_history, run_fingerprint
+from caption_generator.training_loop import (
+    DrawOrder,
+    ResumeFile,
+    SaveCheckpoints,
+    find_run,
+    fit,
+    read_history,
+    run_fingerprint,
+)
 from tests.helpers import WORDS, Killed, killed_at, same_weights
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -323,6 +331,14 @@ def test_every_setting_makes_another_run(decoder):
 def test_a_workspace_under_another_name_is_the_same_run(decoder):
     runs = [Checkpoint(decoder, WORDS, IDENTITY, training={"seed": 0, "dataset": name}) for name in ("mine", "ours")]
     assert len({run_fingerprint(run) for run in runs}) == 1
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(decoder, tmp_path):
+    run = Checkpoint(decoder, WORDS, IDENTITY, training={"seed": 0, "dataset": "mine"})
+    assert find_run(run, tmp_path) == run_fingerprint(run)
+    earlier = run_fingerprint(run, leave_out=())
+    (tmp_path / f"{earlier}.npz").touch()
+    assert find_run(run, tmp_path) == earlier != run_fingerprint(run)
 
 
 # The log
