@@ -34,7 +34,7 @@ def convert(options: argparse.Namespace) -> None:
     vocabulary, features, checkpoint = read_tokenizer(options.tokenizer, options.max_length or MAX_LENGTH), None, None
     tokenizer = vocabulary.tokenizer
     if options.features or options.model:
-        need_tensorflow("to convert features or a model")
+        need_tensorflow("converting features or a model")
         from caption_generator.checkpoint import load_encoder, save_checkpoint
         from caption_generator.features import save_features
         from caption_generator.legacy.features import read_features
