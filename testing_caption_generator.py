@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def main() -> int:
     shown: list[Result] = []
     captioned = 0
     try:
-        if options.show and Path(options.out).resolve() in {path.resolve() for path in paths}:
+        if options.show and os.path.realpath(options.out) in map(os.path.realpath, paths):
             raise CaptionError(f"{options.out} is one of the photos: name another picture with --out.")
         captioner = Captioner.load(model, max(options.beam, options.top), options.encoder_weights)
         if note := vocabulary_note(captioner.engine.tokenizer, model):

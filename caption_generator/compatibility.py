@@ -44,8 +44,8 @@ def check_features(system: System, features: Features) -> None:
     """
     if features.encoder is None:
         raise CaptionError(
-            "features.p does not say which encoder made it: extract the features again with notebook 2, or take those "
-            "of an older project over with python -m caption_generator.legacy."
+            "features.p does not say which encoder made it: extract the features again with notebook 2, or convert "
+            "those of an older project with python -m caption_generator.legacy."
         )
     if not (_is_bundled(features) if system.encoder == BUNDLED else features.encoder.name == system.encoder):
         raise CaptionError(
@@ -68,6 +68,6 @@ def check_pooling(decoder: str, pooling: str) -> None:
     wanted = decoder_row(decoder).pooling
     if wanted != pooling:
         raise CaptionError(
-            f"the decoder {decoder} reads features with pooling {wanted!r}, and these have {pooling!r}: extract "
-            f"them again with notebook 2, which builds the encoder with pooling={wanted!r}."
+            f"the decoder {decoder} reads features with pooling {wanted!r}, and these have {pooling!r}: build "
+            f"the encoder with pooling={wanted!r}, as notebook 2 does with the same CAPTION_SYSTEM."
         )

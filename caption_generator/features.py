@@ -112,7 +112,7 @@ def extract_features(
     with only_run(path.parent):
         part = Path(f"{path}.part")
         identity = encoder.identity
-        vectors = _already_done(path, part, identity)
+        vectors, kept = _already_done(path, part, identity)
         todo = [name for name in names if name not in vectors]
         if names and not todo and not part.exists():
             return Features({name: vectors[name] for name in names}, identity)
@@ -133,17 +133,11 @@ def extract_features(
             raise CaptionError(
                 f"none of the {len(names)} images in {folder} could be read: {(errors or ['no image'])[0]}"
             )
-        _keep_others(path, identity)
+        if kept:
+            path.rename(kept)
         save_features(Features(vectors, identity), path)  # with what earlier runs added for other images
         part.unlink(missing_ok=True)
         return features
-
-
-def _keep_others(path: Path, identity: EncoderIdentity) -> None:
-    """Rename features of another encoder, which may have taken hours, before `path` is written over."""
-    if path.exists() and (found := load_features(path).encoder) != identity:
-        maker = f"{found.name}_{found.pooling}_{found.weights}" if found else "unknown"
-        path.rename(path.with_name(f"{path.stem}_{maker}{path.suffix}"))
 
 
 def _append(part: Path, identity: EncoderIdentity, vectors: dict[str, np.ndarray]) -> None:
@@ -151,13 +145,21 @@ def _append(part: Path, identity: EncoderIdentity, vectors: dict[str, np.ndarray
         pickle.dump((identity.to_dict(), vectors), file)
 
 
-def _already_done(path: Path, part: Path, identity: EncoderIdentity) -> dict[str, np.ndarray]:
-    """What earlier runs of the same encoder left in `features.p` and in the `.part` file."""
+def _already_done(path: Path, part: Path, identity: EncoderIdentity) -> tuple[dict[str, np.ndarray], Path | None]:
+    """What earlier runs of the same encoder left in `features.p` and in the `.part` file.
+
+    The second result is where to keep a `features.p` of another encoder, which may have taken hours.
+    """
     vectors: dict[str, np.ndarray] = {}
+    kept = None
     if path.exists():
         earlier = load_features(path)
         if earlier.encoder == identity:
             vectors |= earlier.vectors
+        else:
+            found = earlier.encoder
+            maker = f"{found.name}_{found.pooling}_{found.weights}" if found else "unknown"
+            kept = path.with_name(f"{path.stem}_{maker}{path.suffix}")
     if part.exists():
         try:
             for made_by, batch in load_pickles(part, "run this again"):
@@ -167,4 +169,4 @@ def _already_done(path: Path, part: Path, identity: EncoderIdentity) -> dict[str
             part.unlink(missing_ok=True)  # the batch that was being written when the run was killed
             if vectors:
                 _append(part, identity, vectors)
-    return vectors
+    return vectors, kept

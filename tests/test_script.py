@@ -98,6 +98,11 @@ def test_the_picture_of_show_never_takes_the_place_of_a_photo(model, workspace):
     done = run("-i", workspace.images, "--model", model, "--show", "--out", photo)
     assert (done.returncode, done.stdout, photo.read_bytes()) == (2, "", before)
     assert done.stderr.endswith("is one of the photos: name another picture with --out.\n")
+    loop = workspace.images.parent / "loop.jpg"
+    loop.symlink_to(loop)
+    done = run("-i", photo, loop, "--model", model, "--show", "--out", workspace.images.parent / "shown.png")
+    assert (done.returncode, done.stdout.count("\n")) == (2, 1)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
